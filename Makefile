@@ -1,0 +1,72 @@
+# make demo    four hospitals train together, protected, on this machine
+# make up      the same federation, kept running to play with
+# make test    every check and test; T=lint|unit|protocol|services|e2e|science|chaos picks tiers
+# make bench   speeds, as ratios measured side by side
+# make lock    resolve the dependencies again
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := build/venv
+BIN := $(VENV)/bin
+UV := build/bootstrap/bin/uv
+
+# Nothing is written outside build/ and the package caches.
+CACHE := $(CURDIR)/build/cache
+export PYTHONPYCACHEPREFIX := $(CACHE)/pycache
+export NUMBA_CACHE_DIR := $(CACHE)/numba
+export MPLCONFIGDIR := $(CACHE)/matplotlib
+export MYPY_CACHE_DIR := $(CACHE)/mypy
+export RUFF_CACHE_DIR := $(CACHE)/ruff
+export UV_NO_PROGRESS := 1
+
+.PHONY: demo up test lint bench lock clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/koinon demo --out build/demo $(if $(STRATEGY),--strategy $(STRATEGY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(SITES_DOWN),--sites-down $(SITES_DOWN))
+
+up: $(VENV)/.demo
+	@$(BIN)/koinon up --out build/up
+
+test: $(VENV)/.dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run $(T)
+
+lint: $(VENV)/.dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run lint
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m bench
+
+$(UV): locks/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Koinon needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	@echo "installing uv into build/bootstrap"
+	@$(PYTHON) -m venv build/bootstrap
+	@build/bootstrap/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement locks/uv.txt
+	@touch $@
+
+# `uv pip sync` removes what a lock does not name, so one stamp undoes the other.
+$(VENV)/.demo: $(UV) locks/demo.txt pyproject.toml
+	@test -e $(VENV)/.dev && touch $@ || $(MAKE) --no-print-directory install LOCK=demo
+
+$(VENV)/.dev: $(UV) locks/dev.txt pyproject.toml
+	@$(MAKE) --no-print-directory install LOCK=dev
+
+.PHONY: install
+install:
+	@echo "installing locks/$(LOCK).txt into $(VENV) (about 6 GB with PyTorch's libraries; minutes the first time)"
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python locks/$(LOCK).txt
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $(VENV)/.$(LOCK)
+
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+  --custom-compile-command "make lock"
+ALL := --extra gateway --extra agent --extra worker --extra demo
+lock: $(UV)
+	@$(COMPILE) $(UPGRADE) $(ALL) pyproject.toml locks/dev.in -o locks/dev.txt
+	@$(COMPILE) -c locks/dev.txt $(ALL) pyproject.toml locks/build.in -o locks/demo.txt
+	@for image in gateway agent worker; do $(COMPILE) -c locks/dev.txt --extra $$image pyproject.toml locks/build.in -o locks/$$image.txt; done
+	@echo uv | $(COMPILE) - -o locks/uv.txt
+
+clean:
+	@rm -rf build

@@ -1,0 +1,70 @@
+"""Canonical JSON (RFC 8785) and the hash that names every document.
+
+Only integers up to 2^53 - 1 stay numbers. Other numbers become decimal strings without exponent or
+trailing zeros, so that no reader's float parser can change a hash.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import rfc8785
+
+from koinon.domain.errors import Invalid
+
+_MAX_INTEGER = 2**53 - 1
+
+
+def decimal_text(number: Decimal | float | int | str) -> str:
+    """`number` as a plain decimal: 0.0010 -> "0.001", 1e-8 -> "0.00000001", -0.0 -> "0"."""
+    value = Decimal(str(number))
+    if not value.is_finite():
+        raise Invalid(f"{number} is not a finite number.")
+    text = format(value, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text
+
+
+def normalise(value: Any) -> Any:
+    """`value` with its numbers as the canonical form wants them; tuples become lists."""
+    if value is None or isinstance(value, bool | str):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, int):
+        return value if abs(value) <= _MAX_INTEGER else str(value)
+    if isinstance(value, float | Decimal):
+        return decimal_text(value)
+    if isinstance(value, Mapping):
+        return {str(key): normalise(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [normalise(item) for item in value]
+    raise Invalid(f"A {type(value).__name__} has no canonical form.")
+
+
+def encode(value: Any) -> bytes:
+    """Canonical JSON of `value`."""
+    return rfc8785.dumps(normalise(value))
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hex."""
+    return hashlib.sha256(encode(value)).hexdigest()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in result:
+            raise Invalid(f'The key "{key}" appears twice.', todo="Keep one of them.")
+        result[key] = item
+    return result
+
+
+def decode(text: bytes | str) -> Any:
+    """JSON in which no object repeats a key. Raises Invalid with line and column."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"This is not JSON: {error}.") from None
