@@ -1,0 +1,1 @@
+"""What the hub must not forget, as verbs over SQL: SQLite embedded, PostgreSQL served."""
