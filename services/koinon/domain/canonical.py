@@ -44,8 +44,11 @@ def normalise(value: Any) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """Canonical JSON of `value`."""
-    return rfc8785.dumps(normalise(value))
+    """Canonical JSON of `value`. Raises Invalid if it has none, such as text with half a surrogate pair."""
+    try:
+        return rfc8785.dumps(normalise(value))
+    except (ValueError, RecursionError):
+        raise Invalid("This has no canonical form.") from None
 
 
 def digest(value: Any) -> str:
@@ -66,5 +69,5 @@ def decode(text: bytes | str) -> Any:
     """JSON in which no object repeats a key. Raises Invalid with line and column."""
     try:
         return json.loads(text, object_pairs_hook=_unique)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, thousands of digits, thousands of levels
         raise Invalid(f"This is not JSON: {error}.") from None

@@ -4,7 +4,7 @@ Written in YAML by a researcher, checked at every hospital before the first roun
 Preprocessing comes from a closed list and is fitted per site on its own training rows.
 """
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -14,7 +14,17 @@ from koinon.domain import canonical
 from koinon.domain.errors import Invalid
 from koinon.domain.keys import Wire
 
-Number = Annotated[str, BeforeValidator(canonical.decimal_text)]
+
+
+def _number(value: Any) -> str:
+    """Raises ValueError, so that `Number | str` falls back to text and pydantic can name the field."""
+    try:
+        return canonical.decimal_text(value)
+    except (InvalidOperation, Invalid):
+        raise ValueError("this is not a finite number") from None
+
+
+Number = Annotated[str, BeforeValidator(_number)]
 
 
 class Column(Wire):

@@ -70,7 +70,10 @@ def verify(public: str, purpose: str, body: Any, signature: str) -> None:
     """Raises Untrusted unless `signature` (hex) is `public`'s (hex) over purpose and canonical body."""
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-        key.verify(bytes.fromhex(signature), _message(purpose, body))
+        raw = bytes.fromhex(signature)
+        if raw.hex() != signature:  # fromhex reads capitals and spaces too: one document, one form
+            raise ValueError
+        key.verify(raw, _message(purpose, body))
     except (InvalidSignature, ValueError):
         raise Untrusted(f"The signature of this {purpose} is not by key {fingerprint(public)}.") from None
 

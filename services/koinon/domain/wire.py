@@ -98,21 +98,28 @@ class Shares(Signed):
 
 
 class Masked(Signed):
-    """The masked update is uploaded: its size in bytes and its BLAKE3 root."""
+    """The masked update is uploaded: its size in bytes, its BLAKE3 root, and the hash of whom it was masked with."""
 
     purpose = "masked"
     context: Hash
     site: Name
     size: int
     root: Hash
+    sharers: Hash
 
 
 class Survivors(Wire):
-    """Who sent shares, and whose masked update (by root) is in the sum."""
+    """Who sent shares, and whose masked update (by root) is in the sum.
+
+    `signatures` are those of the survivors' Masked messages, all of `size` bytes: they prove to every voter that each
+    survivor masked with all sharers, so that the hub cannot show one site a smaller inbox and single it out.
+    """
 
     context: Hash
     sharers: tuple[Name, ...]
+    size: int
     roots: dict[Name, Hash]
+    signatures: dict[Name, Hex]
 
 
 class Vote(Signed):

@@ -51,3 +51,11 @@ def test_a_repeated_key_is_an_error_and_not_the_last_one() -> None:
 def test_what_is_not_json_names_line_and_column() -> None:
     with pytest.raises(Invalid, match="line 2 column 3"):
         canonical.decode("{\n  a: 1}")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "1" * 5_000, b"\xff", '{"a": "\\ud800"}', '{"\\ud800": 1}', '{"a": NaN}']
+)
+def test_hostile_json_is_invalid_and_nothing_else(text: bytes | str) -> None:
+    with pytest.raises(Invalid):
+        canonical.encode(canonical.decode(text))

@@ -1,0 +1,1 @@
+"""From masked updates to the next model: `spool` (verified bytes), `fold` (adds), `strategies`, `commit`."""

@@ -1,0 +1,1 @@
+"""Sealed artifacts: how they are made, checked, opened and kept. `sealing` first, then `stores`."""
