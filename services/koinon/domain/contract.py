@@ -15,7 +15,6 @@ from koinon.domain.errors import Invalid
 from koinon.domain.keys import Wire
 
 
-
 def _number(value: Any) -> str:
     """Raises ValueError, so that `Number | str` falls back to text and pydantic can name the field."""
     try:

@@ -1,0 +1,212 @@
+"""What a hospital's IT does to a site: enrol it, renew its keys, grant and revoke projects.
+
+Only here the root key is read, and only to sign; the agent that serves never opens it.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from koinon.agent import config, hub
+from koinon.agent.config import Folder, Settings
+from koinon.agent.marker import write_durable
+from koinon.artifacts import keyfiles
+from koinon.domain import httpsig, wire
+from koinon.domain.errors import Conflict, Invalid, NotFound, Unauthenticated, Unavailable, Untrusted
+from koinon.domain.grant import Grant, Resources, Revocation
+from koinon.domain.keys import Certificate, SigningKey, fingerprint
+from koinon.domain.manifest import Manifest
+
+YEAR = 365 * 86_400
+_SKEW = 300  # a certificate is valid from a little before now, for peers whose clock is behind
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """Fingerprints for people to compare on the telephone: of this site's root key and of the hub's signing key."""
+
+    site: str
+    fingerprint: str
+    hub_fingerprint: str
+
+
+def enrol(folder: Path, *, name: str, hub_url: str, token: str, datasets: Mapping[str, str], now: float) -> Enrolled:
+    """Makes the site's folder with fresh keys and enrols it at the hub with its one-time token.
+
+    May be repeated after a failure: keys that are there are kept. Raises Conflict if the folder is another site's,
+    Unauthenticated for a token that is unknown or used.
+    """
+    config.require_loopback(hub_url)
+    paths = Folder(folder)
+    settings = Settings.of({"name": name, "hub": hub_url, "datasets": dict(datasets)}, where="site.yaml")
+    if paths.settings.exists() and config.read(folder).name != name:
+        raise Conflict(f"This folder is of the site {config.read(folder).name}.", where=str(folder))
+    paths.make()
+    config.write(folder, settings)
+    root = _root_key(paths, make=True)
+    certificate = _first_certificate(paths, root, name, now)
+    shown = _call(hub_url, "GET", "/v1/hub")
+    body = {"token": token, "site": name, "root": root.public, "certificate": certificate.model_dump()}
+    _call(hub_url, "POST", "/v1/sites/enrol", body)
+    return Enrolled(name, fingerprint(root.public), fingerprint(str(shown.get("signing", ""))))
+
+
+def _root_key(paths: Folder, *, make: bool = False) -> SigningKey:
+    if make and not paths.root_key.exists():
+        keyfiles.write_signing_key(paths.root_key, SigningKey(secrets.token_bytes(32)))
+    try:
+        return keyfiles.read_signing_key(paths.root_key)
+    except NotFound:
+        raise NotFound(
+            "The root key is not here.",
+            where=str(paths.root_key),
+            todo="Bring it back from where the hospital keeps it, for this command only.",
+        ) from None
+
+
+def _first_certificate(paths: Folder, root: SigningKey, name: str, now: float) -> Certificate:
+    if paths.certificate.exists():
+        known = read_certificate(paths)
+        known.check_for(root.public, name, now)
+        return known
+    return _new_keys(paths.agent, root, name, epoch=1, now=now)
+
+
+def _new_keys(target: Path, root: SigningKey, name: str, *, epoch: int, now: float) -> Certificate:
+    """Fresh operational keys with their certificate in the folder `target`."""
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signing, recipient = SigningKey(secrets.token_bytes(32)), keyfiles.new_identity()
+    keyfiles.write_signing_key(target / "signing.key", signing, replace=True)
+    keyfiles.write_identity(target / "recipient.key", recipient, replace=True)
+    certificate = Certificate(
+        site=name,
+        epoch=epoch,
+        signing=signing.public,
+        recipient=recipient.recipient,
+        not_before=int(now) - _SKEW,
+        not_after=int(now) + YEAR,
+    ).signed(root)
+    write_durable(target / "certificate.json", certificate.encode())
+    return certificate
+
+
+def read_certificate(paths: Folder) -> Certificate:
+    try:
+        return Certificate.parse(paths.certificate.read_bytes(), where="certificate")
+    except FileNotFoundError:
+        raise NotFound("This site is not enrolled.", where=str(paths.path), todo="koinon site init") from None
+
+
+def renew(folder: Path, *, now: float) -> Certificate:
+    """New operational keys of the next epoch, certified by the root key and handed to the hub. Stop the agent first.
+
+    The old recipient key is kept, so that what was sealed to it can still be opened. May be repeated after a failure.
+    """
+    paths = Folder(folder)
+    settings = config.read(folder)
+    old, fresh = read_certificate(paths), paths.agent / "next"
+    if not (fresh / "certificate.json").exists():
+        _new_keys(fresh, _root_key(paths), settings.name, epoch=old.epoch + 1, now=now)
+    certificate = Certificate.parse((fresh / "certificate.json").read_bytes(), where="certificate")
+    if certificate.epoch > old.epoch:
+        path = "/v1/sites/me/certificate"
+        try:
+            _signed(settings, keyfiles.read_signing_key(paths.signing_key), "PUT", path, certificate, now)
+        except Unauthenticated:  # the hub took it up the last time, and this site did not hear so
+            _signed(settings, keyfiles.read_signing_key(fresh / "signing.key"), "PUT", path, certificate, now)
+        os.replace(paths.recipient_key, paths.agent / f"recipient-{old.epoch}.key")
+    for name in ("recipient.key", "signing.key", "certificate.json"):
+        if (fresh / name).exists():
+            os.replace(fresh / name, paths.agent / name)
+    shutil.rmtree(fresh)
+    return certificate
+
+
+def make_grant(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    dataset: str,
+    vouched: Iterable[str],
+    days: float,
+    now: float,
+    resources: Resources | None = None,
+    min_sites: int = 3,
+    min_others: int = 2,
+) -> Grant:
+    """Signs this site's grant of `manifest` for `days` and puts it where the agent takes it up.
+
+    `vouched` are the peers whose fingerprints this hospital compared. Raises Invalid for what does not fit the manifest
+    or `site.yaml`.
+    """
+    paths, settings = Folder(folder), config.read(folder)
+    root, name = _root_key(paths), manifest.digest()
+    if manifest.root_of(settings.name) != root.public:
+        raise Invalid(f"The manifest does not name {settings.name} with this root key.", where="manifest.members")
+    settings.dataset(dataset, paths)
+    peers: dict[str, Any] = {}
+    for peer in vouched:
+        if peer == settings.name:
+            continue
+        peers[peer] = manifest.root_of(peer)
+        if peers[peer] is None:
+            raise Invalid(f"{peer} is not a member of {manifest.name}.", where="vouched")
+    grant = Grant.of(
+        {
+            "manifest": name,
+            "site": settings.name,
+            "not_before": int(now) - 1,
+            "expires": int(now + days * 86_400),
+            "dataset": dataset,
+            "vouched": peers,
+            "min_sites": min_sites,
+            "min_others": min_others,
+            "resources": (resources or Resources()).model_dump(),
+        },
+        where="grant",
+    ).signed(root)
+    paths.make()
+    write_durable(paths.manifests / f"{name}.json", manifest.encode())
+    write_durable(paths.grants / f"{name}.json", grant.encode())
+    return grant
+
+
+def revoke(folder: Path, manifest: str, *, now: float) -> Revocation:
+    """Ends every grant of `manifest` (its hash) made until now; the agent kills its trainer when it sees this."""
+    paths, settings = Folder(folder), config.read(folder)
+    if not (paths.grants / f"{manifest}.json").exists():
+        raise NotFound(f"{settings.name} has not granted {manifest[:12]}….", where="revoke", todo="koinon project list")
+    revocation = Revocation(manifest=manifest, site=settings.name, time=int(now)).signed(_root_key(paths))
+    write_durable(paths.revocations / f"{manifest}.json", revocation.encode())
+    return revocation
+
+
+def _call(url: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    """One request to the hub. Raises the error its answer describes, or Unavailable."""
+    content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    fixed = {"Koinon-Protocol": str(wire.PROTOCOL), "Content-Type": "application/json"}
+    try:
+        with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False) as client:
+            response = client.request(method, path, content=content, headers={**fixed, **(headers or {})})
+    except httpx.TransportError:
+        raise Unavailable("The hub does not answer.", where=url, todo="Is it running? koinon hub serve") from None
+    if response.status_code >= 400:
+        raise hub.problem(response.content, response.status_code)
+    try:
+        return response.json()
+    except ValueError:
+        raise Untrusted("The hub's answer is not JSON.", where=url) from None
+
+
+def _signed(settings: Settings, key: SigningKey, method: str, path: str, document: Certificate, now: float) -> None:
+    body = document.encode()
+    url = settings.hub.rstrip("/") + path
+    headers = httpsig.sign(method, url, settings.name, key, created=now, body=body)
+    _call(settings.hub, method, path, body, headers)
