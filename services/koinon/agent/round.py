@@ -252,7 +252,7 @@ def _vector(
         values["control"] = flat[sizes["update"] :]
     weight = int(update.report["weight"])
     values["weight"] = np.array([weight], np.float64)
-    return values, {"update": float(weight)}
+    return values, dict.fromkeys({"update", "control"} & values.keys(), float(weight))
 
 
 def _remove_older(site: Site, opening: Opening) -> None:

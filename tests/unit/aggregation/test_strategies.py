@@ -110,6 +110,17 @@ def test_scaffold_moves_model_and_control_variate_as_algorithm_1() -> None:
         np.testing.assert_allclose(state["control"], c, rtol=2e-6, atol=1e-6)
 
 
+def test_scaffold_by_rows_weighs_model_and_control_variate_alike() -> None:
+    """Sites of 1 and 3 rows give what the paper's rule gives for four sites of which three are copies of one."""
+    strategy, random = strategies.get("scaffold"), np.random.default_rng(4)
+    small, large, first, second = random.normal(0, 1, (4, 6))
+    by_rows = Sums(small + 3 * large, 4, 2, 2, first + 3 * second)
+    copies = Sums(small + large + large + large, 4, 4, 4, first + second + second + second)
+    results = [strategy.step(start(6), sums, strategies.initial(strategy, 6), PARAMETERS) for sums in (by_rows, copies)]
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-6)
+    np.testing.assert_allclose(results[0][1]["control"], results[1][1]["control"], rtol=1e-6)
+
+
 def _second_moment(name: str, v: float, d: float) -> float:
     """Reddi et al. 2021, Algorithm 2, the three lines that differ."""
     if name == "fedadagrad":

@@ -26,8 +26,8 @@ BLOCK = 65_536  # elements a step works on at once: a few float64 temporaries of
 class Sums:
     """What the masked vector opened to: sums over the surviving sites, nothing of a single one.
 
-    `update` is Σ clip(w·Δ) with Δ = y − x (float32 or float64, D elements), `weight` is Σ w, `control` is the
-    unweighted Σ Δc of strategies that send one. `sites` survived; the project has `members`.
+    `update` is Σ clip(w·Δ) with Δ = y − x (float32 or float64, D elements), `weight` is Σ w, `control` is
+    Σ clip(w·Δc) of strategies that send one. `sites` survived; the project has `members`.
     """
 
     update: npt.NDArray[np.floating]
@@ -82,9 +82,9 @@ def blocks(size: int) -> Iterator[slice]:
         yield slice(start, min(start + BLOCK, size))
 
 
-def mean(sums: Sums, block: slice) -> Wide:
-    """Δ of the federation in `block`: Σ clip(w·Δ) / Σ w."""
-    return sums.update[block].astype(np.float64) / sums.weight
+def mean(total: npt.NDArray[np.floating], sums: Sums, block: slice) -> Wide:
+    """The federation's mean in `block` of what `total` (the update or the control variates of `sums`) sums: / Σ w."""
+    return total[block].astype(np.float64) / sums.weight
 
 
 def store(target: Vector, block: slice, values: Wide) -> None:

@@ -16,5 +16,5 @@ class FedAvg:
         base.check(model, sums, state, self)
         rate = base.number(parameters, "server_learning_rate")
         for block in base.blocks(model.size):
-            base.store(model, block, model[block] + rate * base.mean(sums, block))
+            base.store(model, block, model[block] + rate * base.mean(sums.update, sums, block))
         return model, state

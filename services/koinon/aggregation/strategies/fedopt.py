@@ -30,7 +30,7 @@ class FedOpt(ABC):
             base.number(parameters, name) for name in ("server_learning_rate", "beta1", "beta2", "tau")
         )
         for block in base.blocks(model.size):
-            delta = base.mean(sums, block)
+            delta = base.mean(sums.update, sums, block)
             m = beta1 * state["m"][block].astype(np.float64) + (1 - beta1) * delta
             v = self.second(state["v"][block].astype(np.float64), delta * delta, beta2)
             base.store(state["m"], block, m)

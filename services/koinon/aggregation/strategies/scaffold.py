@@ -8,10 +8,10 @@ from koinon.domain.parameters import Parameters
 
 
 class Scaffold:
-    """x ← x + η · Σ wᵢ Δyᵢ / Σ wᵢ and c ← c + Σ Δcᵢ / N, N the members of the project, not the survivors.
+    """x ← x + η · Σ wᵢ Δyᵢ / Σ wᵢ and c ← c + |S|/N · Σ wᵢ Δcᵢ / Σ wᵢ: |S| sites survived of the project's N members.
 
-    The paper weighs all sites alike, which is the manifest's weighting "uniform"; "rows" weighs the model as
-    FedAvg does. The control variate c goes to the sites with the model.
+    The paper weighs all sites alike, which is the manifest's weighting "uniform". With "rows" model and control variate
+    are weighed alike, so that both aim at the mean over rows. The control variate c goes to the sites with the model.
     """
 
     kept: tuple[str, ...] = ()
@@ -22,8 +22,8 @@ class Scaffold:
         if sums.control is None:
             raise Invalid("Scaffold needs the sum of the control variates.")
         rate = base.number(parameters, "server_learning_rate")
-        control = state["control"]
+        control, share = state["control"], sums.sites / sums.members
         for block in base.blocks(model.size):
-            base.store(model, block, model[block] + rate * base.mean(sums, block))
-            base.store(control, block, control[block] + sums.control[block].astype("f8") / sums.members)
+            base.store(model, block, model[block] + rate * base.mean(sums.update, sums, block))
+            base.store(control, block, control[block] + share * base.mean(sums.control, sums, block))
         return model, state

@@ -1,0 +1,1 @@
+"""Audited models that need no package."""
