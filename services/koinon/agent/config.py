@@ -122,7 +122,7 @@ def require_loopback(hub: str) -> None:
     parts = urlsplit(hub)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Invalid(
-            f'"{hub}" is not the address of a hub.', where="site.yaml: hub", todo="Like http://127.0.0.1:8750"
+            f'"{hub}" is not the address of a hub.', where="site.yaml: hub", todo="Like http://127.0.0.1:8470"
         )
     host = parts.hostname
     try:

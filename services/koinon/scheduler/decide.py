@@ -130,7 +130,8 @@ def wake_at(view: RunView, now: float) -> float:
     """The time at which the wait that `decide` reported at `now` ends by itself."""
     if view.round is not None:
         attempt = view.round.attempt
-        return min(attempt.deadline, attempt.asked_until) if attempt.asked else attempt.deadline
+        asked = attempt.asked_until if attempt.asked else attempt.deadline
+        return min(attempt.deadline, asked, view.silence_at(attempt, now))
     return view.gather_until if len(view.live) >= view.crowd and now < view.gather_until else view.give_up
 
 
@@ -186,14 +187,18 @@ def _init(view: RunView, current: RoundView, now: float) -> list[Action]:
 
 
 def _phase(view: RunView, current: RoundView, now: float) -> list[Action]:
-    """KEYS, SHARES, MASKED and SURVIVORS end when nobody is awaited any more, or at the deadline."""
+    """KEYS, SHARES, MASKED and SURVIVORS end when enough sites answered and the others are silent, or at the deadline.
+
+    NB: silence alone never fails an attempt: a site whose line is down for minutes may be needed.
+    """
     attempt = current.attempt
     over = now >= attempt.deadline
-    if attempt.spooled and (not attempt.awaited or over or len(attempt.spooled) >= BATCH):
+    waited = view.waits_for(attempt, now)
+    if attempt.spooled and (not waited or over or len(attempt.spooled) >= BATCH):
         return [Fold(current.number, attempt.number, tuple(sorted(attempt.spooled)[:BATCH]))]
     needed = view.needed(attempt)
     voted = attempt.phase is Phase.SURVIVORS and len(attempt.answered) >= needed
-    if voted or (len(attempt.answered) >= needed and (over or not attempt.awaited)):
+    if voted or (len(attempt.answered) >= needed and (over or not waited)):
         missing = tuple(sorted(attempt.expected - attempt.answered))
         target = _NEXT[attempt.phase]
         sites = tuple(sorted(attempt.answered))

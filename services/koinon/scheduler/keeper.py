@@ -35,7 +35,7 @@ class Tools:
     pool: ThreadPoolExecutor
     stopping: asyncio.Event
     clock: Callable[[], float]
-    is_live: Callable[[str], bool]
+    last_seen: Callable[[str], float]
     lost: Callable[[], None]
     pace: Pace
     booted: float
@@ -82,7 +82,7 @@ class Keeper:
             self.state.stale, self.state.published = True, ()
 
     def view(self, now: float) -> RunView:
-        return look.view(self.state, now, self._tools.pace, self._tools.booted, self._tools.is_live)
+        return look.view(self.state, now, self._tools.pace, self._tools.booted, self._tools.last_seen)
 
     def refresh(self) -> None:
         """Reads the store if that is due. Raises Unavailable."""

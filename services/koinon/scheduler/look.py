@@ -18,14 +18,15 @@ class Pace:
     queue: float = 7 * 86_400.0
 
 
-def view(progress: Progress, now: float, pace: Pace, booted: float, is_live: Callable[[str], bool]) -> RunView:
+def view(progress: Progress, now: float, pace: Pace, booted: float, last_seen: Callable[[str], float]) -> RunView:
     """A snapshot. `booted` is when this hub started: sites need a moment to find it again."""
     manifest, run = progress.project.manifest, progress.run
     sites = tuple(
         SiteView(
             name=member.site,
             granted=(row := progress.grants.get(member.site)) is not None and row.in_force(now),
-            live=is_live(member.site),
+            live=now - (seen := last_seen(member.site)) < pace.live,
+            silent_at=max(seen, booted) + pace.live,
         )
         for member in manifest.members
     )

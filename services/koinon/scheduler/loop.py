@@ -68,7 +68,7 @@ class Scheduler:
             pool=ThreadPoolExecutor(_THREADS, thread_name_prefix="keeper"),
             stopping=asyncio.Event(),
             clock=clock,
-            is_live=self.is_live,
+            last_seen=self._seen,
             lost=lost,
             pace=self._pace,
             booted=clock(),
@@ -178,10 +178,14 @@ class Scheduler:
 
     def is_live(self, site: str) -> bool:
         """Did it poll lately?"""
-        live = self._clock() - self._board.last_seen(site) < self._pace.live
-        if not live:
+        return self._clock() - self._seen(site) < self._pace.live
+
+    def _seen(self, site: str) -> float:
+        """When it polled last; one that is away now wakes its runs when it is back."""
+        when = self._board.last_seen(site)
+        if self._clock() - when >= self._pace.live:
             self._live.discard(site)
-        return live
+        return when
 
     def last_seen(self, site: str) -> float | None:
         return self._board.last_seen(site) or None

@@ -1,5 +1,6 @@
 """What `decide` sees of a run: a snapshot of stored facts, free of I/O."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,11 +10,13 @@ from koinon.protection import graph
 
 @dataclass(frozen=True)
 class SiteView:
-    """A member: may it be asked (its grant is in force), and has it polled lately?"""
+    """A member: may it be asked (its grant is in force), and has it polled lately? From `silent_at` on a phase that has
+    enough answers does not wait for it any more, unless it shows up."""
 
     name: str
     granted: bool
     live: bool
+    silent_at: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,16 @@ class RunView:
     @property
     def live(self) -> frozenset[str]:
         return frozenset(site.name for site in self.sites if site.granted and site.live)
+
+    def waits_for(self, attempt: AttemptView, now: float) -> frozenset[str]:
+        """Who may still answer and has been heard of lately."""
+        silent = {site.name for site in self.sites if site.silent_at <= now}
+        return attempt.awaited - silent
+
+    def silence_at(self, attempt: AttemptView, now: float) -> float:
+        """When the next of those that `waits_for` names falls silent."""
+        waited = self.waits_for(attempt, now)
+        return min((site.silent_at for site in self.sites if site.name in waited), default=math.inf)
 
     @property
     def crowd(self) -> int:

@@ -1,5 +1,7 @@
 """What happens next, case by case."""
 
+from dataclasses import replace
+
 import pytest
 
 from koinon.domain.run import Kind, Phase, RunState
@@ -16,6 +18,7 @@ from koinon.scheduler.decide import (
     decide,
     wake_at,
 )
+from koinon.scheduler.view import RunView
 from tests.unit.scheduler.views import LATER, NAMES, NOW, attempt, run, sites, within
 
 THREE = NAMES[:3]
@@ -148,3 +151,24 @@ def test_a_hub_that_stopped_between_two_attempts_opens_the_second() -> None:
     (retry,) = decide(within(attempt(Phase.FAILED, expected=frozenset(), n=0, roster=0)), NOW)
     assert isinstance(retry, Retry)
     assert retry.attempt == 2
+
+
+def silent(view: RunView, name: str, at: float) -> RunView:
+    return replace(view, sites=tuple(replace(s, silent_at=at) if s.name == name else s for s in view.sites))
+
+
+@pytest.mark.parametrize("phase", [Phase.KEYS, Phase.SHARES, Phase.MASKED])
+def test_enough_answers_do_not_wait_for_a_silent_site_until_the_deadline(phase: Phase) -> None:
+    view = silent(within(attempt(phase, THREE)), "nice", NOW + 30)
+    assert decide(view, NOW) == []
+    assert wake_at(view, NOW) == NOW + 30
+    (advance,) = decide(view, NOW + 30)
+    assert isinstance(advance, Advance)
+    assert (advance.sites, advance.missing) == (THREE, ("nice",))
+
+
+def test_silence_alone_fails_nothing() -> None:
+    """Its line may be down for minutes, and without it there are too few."""
+    view = silent(within(attempt(Phase.SHARES, THREE[:2])), "nice", NOW - 1)
+    assert decide(view, NOW) == []
+    assert wake_at(view, NOW) == LATER

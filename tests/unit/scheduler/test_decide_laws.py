@@ -50,7 +50,12 @@ class World:
         """Some of the awaited answer, or report trouble; some sites come and go."""
         chance = self.chance
         sites = tuple(
-            replace(s, live=chance.random() < 0.95 if s.live else chance.random() < 0.3) for s in self.view.sites
+            replace(
+                s,
+                live=chance.random() < 0.95 if s.live else chance.random() < 0.3,
+                silent_at=self.now + chance.choice([-1.0, 5.0, 1e9]),
+            )
+            for s in self.view.sites
         )
         self.view = replace(self.view, sites=sites)
         if self.view.round is None:
