@@ -1,0 +1,184 @@
+"""`koinon grant` and `koinon revoke`: a hospital's consent, in plain words first."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from koinon.cli import output
+
+if TYPE_CHECKING:
+    from koinon.domain.manifest import Manifest
+
+Site = Annotated[Path, typer.Option("--site", help="The site's folder, with its root key for this command.")]
+Project = Annotated[str, typer.Argument(help="Name or hash of the project, as this site received it.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("grant")(grant)
+    app.command("revoke")(revoke)
+
+
+def grant(
+    project: Project,
+    site: Site = Path(),
+    dataset: Annotated[str | None, typer.Option(help="Which data set; not needed if there is one.")] = None,
+    days: Annotated[float, typer.Option(min=0.0001, max=3650, help="How long the grant holds.")] = 90,
+    vouch: Annotated[
+        list[str] | None, typer.Option(help="A hospital whose fingerprint you compared; repeat it.")
+    ] = None,
+    vouch_all: Annotated[bool, typer.Option("--vouch-all", help="You compared the fingerprints of all.")] = False,
+    min_sites: Annotated[int, typer.Option(min=3, help="Smallest number of hospitals in a sum.")] = 3,
+    min_others: Annotated[int, typer.Option(min=2, help="How many of them besides you must be vouched for.")] = 2,
+    manifest: Annotated[Path | None, typer.Option(help="The manifest's file, if the agent has not fetched it.")] = None,
+    yes: Yes = False,
+    json: output.Json = False,
+) -> None:
+    """Say in plain words what a project would do here, then sign. Works offline, with the hospital's root key.
+
+    The agent takes the grant up at once. It ends by itself, or with `koinon revoke`.
+
+    \b
+    Examples
+      koinon grant heart --site lyon --vouch nice --vouch lille
+      koinon grant heart --site lyon --dataset heart --days 30 --vouch-all --yes
+    """
+    import time
+
+    from koinon.agent import config, setup
+    from koinon.domain import errors
+
+    found = _manifest(site, project, manifest)
+    settings = config.read(site)
+    name = dataset or (next(iter(settings.datasets)) if len(settings.datasets) == 1 else None)
+    if name is None:
+        listed = ", ".join(settings.datasets) or "none: koinon site init --data"
+        raise errors.Invalid("Say which data set.", where="--dataset", todo=f"This site has {listed}.")
+    vouched = [m.site for m in found.members if m.site != settings.name] if vouch_all else list(vouch or [])
+    if not json:
+        _explain(found, settings.name, name, days, vouched)
+    if len(vouched) < min_others:
+        raise errors.Invalid(
+            f"A sum needs {min_others} other hospitals that you vouched for; you named {len(vouched)}.",
+            where="--vouch",
+            todo="Compare fingerprints by telephone, then name those hospitals.",
+        )
+    if not yes:
+        typer.confirm("Grant this?", abort=True, err=True)
+    signed = setup.make_grant(
+        site,
+        found,
+        dataset=name,
+        vouched=vouched,
+        days=days,
+        now=time.time(),
+        min_sites=min_sites,
+        min_others=min_others,
+    )
+    if json:
+        output.emit({"site": signed.site, "manifest": signed.manifest, "expires": signed.expires, "dataset": name})
+    else:
+        output.say(f"{signed.site} granted {found.name} until {output.when(signed.expires)}.")
+        output.say(f"To end it before: koinon revoke {found.name} --site {site}")
+
+
+def revoke(project: Project, site: Site = Path(), yes: Yes = False, json: output.Json = False) -> None:
+    """End a project here and now.
+
+    Its training stops at once, and every grant made until now is void.
+
+    \b
+    Example
+      koinon revoke heart --site lyon
+    """
+    import time
+
+    from koinon.agent import setup
+
+    found = _manifest(site, project, None)
+    if not yes:
+        typer.confirm(f"Revoke {found.name} ({found.digest()[:12]})?", abort=True, err=True)
+    signed = setup.revoke(site, found.digest(), now=time.time())
+    if json:
+        output.emit({"site": signed.site, "manifest": signed.manifest, "time": signed.time})
+    else:
+        output.say(f"{signed.site} revoked {found.name}. Its agent stops the project's training at once.")
+
+
+def _manifest(site: Path, project: str, file: Path | None) -> "Manifest":
+    """The manifest by name, hash or start of its hash, among those at the site."""
+    from koinon.agent.config import Folder
+    from koinon.domain import errors
+    from koinon.domain.manifest import Manifest
+
+    if file is not None:
+        found = Manifest.parse(file.read_bytes(), where=str(file))
+        if project not in (found.name, found.digest()) and not found.digest().startswith(project):
+            raise errors.Invalid(f"This file is the manifest of {found.name}, not of {project}.", where=str(file))
+        return found
+    known = [
+        Manifest.parse(path.read_bytes(), where=path.name) for path in sorted(Folder(site).manifests.glob("*.json"))
+    ]
+    named = [
+        m for m in known if project in (m.name, m.digest()) or (len(project) >= 4 and m.digest().startswith(project))
+    ]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise errors.Conflict(f"{len(named)} projects are called {project}.", todo="Name one by its hash.")
+    listed = ", ".join(sorted(m.name for m in known)) or "none"
+    raise errors.NotFound(
+        f"This site has received no project {project}.",
+        where=str(site),
+        todo=f"It has {listed}. The agent fetches projects while it runs: koinon site serve {site}",
+    )
+
+
+def _explain(manifest: "Manifest", site: str, dataset: str, days: float, vouched: list[str]) -> None:
+    """The project as a hospital's IT should read it before signing."""
+    from koinon.domain import keys
+
+    contract = manifest.contract
+    used = [column.name for column in contract.columns if column.role != "ignored"]
+    code = manifest.model.package
+    what = (
+        f"the researcher's own code, package {code[:16]}…"
+        if code
+        else f"the audited template {manifest.model.template}"
+    )
+    noise = "No noise is added: what the sum of all hospitals says about a patient is not bounded."
+    output.say(f"Project {manifest.name}  {manifest.digest()}")
+    output.say()
+    output.fields(
+        (
+            ("What for", manifest.purpose),
+            ("What runs here", what),
+            (
+                "On",
+                f"the data set {dataset}, {len(used)} columns: {', '.join(used[:20])}{', …' if len(used) > 20 else ''}",
+            ),
+            ("Cohorts", ", ".join(manifest.cohorts)),
+            ("Needs", f"at least {contract.min_records} rows"),
+            ("Leaves here", "masked updates only, readable as a sum over hospitals and in no other way"),
+            (
+                "The sum has",
+                f"at least {manifest.protection.min_sites} hospitals, "
+                f"{manifest.protection.min_others} of them others that you vouched for",
+            ),
+            ("Noise", noise),
+            ("At most", f"{manifest.limits.rounds} rounds, {manifest.limits.releases} results"),
+            ("Results go to", ", ".join(f"{r.name} ({r.recipient})" for r in manifest.recipients)),
+            ("Holds until", f"{days:g} days from now, or until you revoke it"),
+        )
+    )
+    output.say()
+    output.table(
+        ("hospital", "fingerprint of its root key", ""),
+        (
+            (m.site, keys.fingerprint(m.root), "you" if m.site == site else "vouched for" if m.site in vouched else "")
+            for m in manifest.members
+        ),
+        none="No hospital.",
+    )
+    output.say()
