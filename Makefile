@@ -26,7 +26,7 @@ demo: $(VENV)/.demo
 	  $(if $(SEED),--seed $(SEED)) $(if $(SITES_DOWN),--sites-down $(SITES_DOWN))
 
 up: $(VENV)/.demo
-	@$(BIN)/koinon up --out build/up
+	@$(BIN)/koinon up --dir build/up
 
 test: $(VENV)/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run $(T)

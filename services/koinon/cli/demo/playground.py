@@ -64,7 +64,7 @@ In Python, with the same variable:
 
 With HTTP:
   curl -H "Authorization: Bearer $(cat {folder}/researcher.token)" {url}/v1/sites
-  {url}/docs describes every address.
+  {url}/openapi.json describes every address.
 
 Ctrl-C stops everything."""
     )
