@@ -19,8 +19,8 @@ from koinon.domain.run import Kind, Phase
 from koinon.protection import ring
 from koinon.store import database
 from tests.services import hubs, minio
-from tests.services.hospitals import Hospital
 from tests.services.consortium import NAMES, Federation
+from tests.services.hospitals import Hospital
 
 
 def texts(secret: bytes) -> Iterator[bytes]:
@@ -178,7 +178,11 @@ def test_nothing_of_a_run_can_be_read_where_it_rests(
                             federation.manifest.segments("train", parameters(federation, run)), len(NAMES)
                         )
                         seed = ring.rounding_seed(42, round, site.name)
-                        plain = codec.encode(values, seed, factors=dict.fromkeys({"update", "control"} & values.keys(), float(values["weight"][0])))
+                        plain = codec.encode(
+                            values,
+                            seed,
+                            factors=dict.fromkeys({"update", "control"} & values.keys(), float(values["weight"][0])),
+                        )
                         secrets.words(f"unmasked words of {site.name}", plain[: len(values["update"])])
             objects = objects_of(server, "sealed") if server else {}
             assert server is None or objects

@@ -64,8 +64,6 @@ def test_run_trains_scores_and_seals(federation: Federation) -> None:
     assert rounds[1]["survivors"] == sorted(NAMES)
     assert {"train", "keys", "shares", "masked", "survivors", "unmask", "commit", "round"} <= set(rounds[1]["seconds"])
     assert rounds[1]["seconds"]["lyon.evaluate"] == 0.002
-    overheads = sorted(row["seconds"]["round"] - 0.012 for row in rounds[1:])
-    assert overheads[len(overheads) // 2] < 0.5
     scores = federation.client.get(f"/v1/runs/{run}/metrics").json()["metrics"]
     assert [row["version"] for row in scores] == [0, 1, 2, 3]
     assert scores[0]["metrics"]["accuracy"]["mean"] == pytest.approx(0.5, abs=1e-6)

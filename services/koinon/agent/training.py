@@ -76,12 +76,12 @@ def update(
     fetched = time.monotonic()
     try:
         if opening.kind is Kind.EVALUATE:
-            made = _evaluate(site, project, trainer, opening, model, shapes, prefixes, basis)
+            made, steps = _evaluate(site, project, trainer, opening, model, shapes, prefixes, basis), 0.0
         else:
-            made = _fit(site, project, trainer, opening, model, shapes, prefixes, basis)
+            made, steps = _fit(site, project, trainer, task, model, shapes, prefixes, basis)
     finally:
         model.unlink(missing_ok=True)
-    return made, {"fetch": fetched - began, "train": time.monotonic() - fetched}
+    return made, {"fetch": fetched - began, "train": time.monotonic() - fetched, "steps": steps}
 
 
 def _fetch(site: Site, project: Project, opening: Opening, ref: ArtifactRef, shapes: Layout, until: float) -> Path:
@@ -158,13 +158,14 @@ def _evaluate(site: Site, project: Project, trainer: Trainer, opening: Opening, 
         yield from _values(model, tensors.named(shapes, *prefixes), count)
 
     report = trainer.evaluate(body, len(head) + count)
-    return Update(basis, {}, _told(project, report))
+    return Update(basis, {}, _told(project, report)[0])
 
 
-def _fit(site: Site, project: Project, trainer: Trainer, opening: Opening, model: Path, shapes: Layout,
-         prefixes: tuple[str, ...], basis: str) -> Update:  # fmt: skip
-    controlled = "control" in prefixes
-    local = _settle_control(site, opening) if controlled else None
+def _fit(site: Site, project: Project, trainer: Trainer, task: Task, model: Path, shapes: Layout,
+         prefixes: tuple[str, ...], basis: str) -> tuple[Update, float]:  # fmt: skip
+    """The update, and the seconds that the local steps alone took."""
+    opening, controlled = task.opening, "control" in prefixes
+    local = _settle_control(site, opening, task.counted) if controlled else None
     sent = tensors.named(shapes, *prefixes, *(("local",) if controlled else ()))
     head = tensors.header(sent, _request(site, opening))
     count = 4 * layout.size(shapes)
@@ -178,18 +179,18 @@ def _fit(site: Site, project: Project, trainer: Trainer, opening: Opening, model
     target = site.work(opening.run) / update_file(opening.round)
     wanted = tensors.named(shapes, "update", *(("control",) if controlled else ()))
     received = trainer.fit(body, len(head) + 4 * layout.size(sent), wanted, target)
-    told = _told(project, answers.parse_json(received.metadata.get("report", "")))
+    told, steps = _told(project, answers.parse_json(received.metadata.get("report", "")))
     if controlled:
         _pend_control(site, opening, target, local, layout.size(shapes))
     sync_folder(target.parent)
-    return Update(basis, {target.name: received.sha256}, told)
+    return Update(basis, {target.name: received.sha256}, told), steps
 
 
-def _told(project: Project, report: Any) -> dict[str, Any]:
-    """What of a trainer's report goes into the masked vector: the metrics' words and the weight."""
+def _told(project: Project, report: Any) -> tuple[dict[str, Any], float]:
+    """What of a report goes into the masked vector: metrics' words and weight; and the seconds of the local steps."""
     manifest = project.manifest
     read, words = answers.read_report(report, manifest.metrics)
-    return {"words": words, "weight": min(read.rows, manifest.weight_bound()), "rows": read.rows}
+    return {"words": words, "weight": min(read.rows, manifest.weight_bound()), "rows": read.rows}, read.seconds
 
 
 def update_file(number: int) -> str:
@@ -199,21 +200,15 @@ def update_file(number: int) -> str:
 # SCAFFOLD's control variates
 
 
-def _settle_control(site: Site, opening: Opening) -> Path | None:
-    """c_i for this round: the pending one counts if its round is the base and this site survived in it.
+def _settle_control(site: Site, opening: Opening, counted: int | None) -> Path | None:
+    """c_i for this round: the pending one counts if its round is `counted`, the newest in whose sum this site is.
 
-    None stands for zeros. An unused one is removed.
+    Only the hub can know: a slow site may be in a sum without having seen the survivors. A hub that lies about it
+    spoils the training, which it could anyway. None stands for zeros. An unused one is removed.
     """
     control, folder = site.journal.control(opening.run), site.work(opening.run)
     if control.pending is not None and control.pending < opening.round:
-        before = last_attempt(site, opening.run)
-        survived = (
-            control.pending == opening.base
-            and before is not None
-            and before.opening.round == control.pending
-            and before.survivors is not None
-            and site.name in before.survivors.roots
-        )
+        survived = control.pending == counted
         settled = Control(file=control.pending_file if survived else control.file)
         site.journal.put_control(opening.run, settled)
         unused = control.file if survived else control.pending_file

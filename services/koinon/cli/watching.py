@@ -13,7 +13,7 @@ from koinon.client import progress
 from koinon.client.progress import Step
 from koinon.client.runs import Run
 
-_PARTS = ("init", "fetch", "train", "keys", "shares", "masked", "survivors", "unmask", "commit")
+_PARTS = ("init", "fetch", "train", "steps", "keys", "shares", "masked", "survivors", "unmask", "commit")
 
 
 def follow(run: Run, *, timeout: float | None, json: bool) -> None:

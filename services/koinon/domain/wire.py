@@ -158,6 +158,7 @@ class Task(Wire):
     deadline: float
     model: ArtifactRef | None = None
     upload: bool = False  # round 0: this site is asked for the agreed first weights
+    counted: int | None = None  # Scaffold: the newest round in whose sum this site's control variate is
     roster: Roster | None = None
     inbox: dict[Name, Base64] | None = None
     survivors: Survivors | None = None

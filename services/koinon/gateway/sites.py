@@ -26,7 +26,7 @@ from koinon.domain.grant import Grant, Revocation
 from koinon.domain.keys import Certificate
 from koinon.domain.run import Phase
 from koinon.domain.wire import SiteReport, SiteStatus
-from koinon.gateway import auth, documents, examples
+from koinon.gateway import auth, connections, documents, examples
 from koinon.gateway.auth import Caller, Researcher, Site
 from koinon.gateway.examples import Enrolment
 from koinon.gateway.hub import Hub
@@ -148,7 +148,10 @@ async def poll(
         raise Unsupported(f"This hub serves protocol {wire.PROTOCOL}, not {status.protocol}.", where="status.protocol")
     if hub.scheduler.saw_site(caller.name, status):
         await anyio.to_thread.run_sync(hub.scheduler.note_site, caller.name, status, caller.offset)
-    cursor, tasks = await hub.board.poll(caller.name, after, wait)
+    found = await connections.unless_closed(request, hub.board.poll(caller.name, after, wait))
+    if found is None:
+        return Response(status_code=204)  # nobody reads it
+    cursor, tasks = found
     projects, runs = hub.scheduler.standing(caller.name)
     rest = json.dumps({"projects": projects, "runs": runs}, separators=(",", ":")).encode()
     content = b'{"cursor":%d,"tasks":[%s],' % (cursor, b",".join(tasks)) + rest[1:]

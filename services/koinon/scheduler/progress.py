@@ -48,6 +48,7 @@ class Progress:
     grants: dict[str, GrantRow] = field(default_factory=dict)
     idle_since: float = 0.0  # when the last round ended
     voids: int = 0
+    counted: dict[str, int] = field(default_factory=dict)  # site -> newest committed round with its update
     next_number: int = 0
     round: Round | None = None
     attempt: Attempt | None = None
@@ -159,7 +160,10 @@ def load(progress: Progress, store: Store, spool: Spool) -> None:
     progress.run = store.run(progress.run.id)
     progress.project = store.project(progress.run.project)
     progress.grants = store.grants(progress.run.project)
-    rounds = store.rounds(progress.run.id, last=4)
+    rounds = store.rounds(progress.run.id, last=4 if progress.counted else None)
+    for row in rounds:
+        if row.state is RoundState.COMMITTED and row.kind is Kind.TRAIN:
+            progress.counted |= dict.fromkeys(row.survivors, row.number)
     last = rounds[-1] if rounds else None
     progress.round = last if last is not None and last.state is RoundState.OPEN else None
     progress.next_number = last.number + 1 if last is not None else 0

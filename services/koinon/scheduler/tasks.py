@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from koinon.domain.manifest import CONTROLLED
 from koinon.domain.run import Kind, Phase, RunState
 from koinon.domain.wire import SiteStatus, Task
 from koinon.scheduler.progress import Progress
@@ -29,6 +30,8 @@ def tasks(progress: Progress) -> dict[str, bytes]:
         return {s: encode(Task(**common, inbox=hub.inbox(s))) for s in progress.awaited}
     if attempt.phase is Phase.KEYS:
         common["model"] = run.model
+        if run.parameters["strategy"] in CONTROLLED and attempt.opening.kind is Kind.TRAIN:
+            return {s: encode(Task(**common, counted=progress.counted.get(s))) for s in progress.awaited}
     elif attempt.phase is Phase.SHARES:
         common["roster"] = attempt.roster
     elif attempt.phase in (Phase.SURVIVORS, Phase.UNMASK):
