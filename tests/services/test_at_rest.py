@@ -5,6 +5,7 @@ of each in every encoding the code has: while shares are being released and afte
 """
 
 import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,9 +79,17 @@ class Secrets:
         for window in windows(values):
             self._add(what, of_numbers(window))
 
-    def words(self, what: str, words: np.ndarray) -> None:
-        for window in windows(words):
-            self._add(what, texts(window.astype("<u4").tobytes()))
+    def unmasked(self, federation: Federation, parameters: dict[str, int | str]) -> None:
+        """The words of each update as they were before the masks."""
+        codec = ring.Codec(federation.manifest.segments("train", parameters), len(NAMES))
+        for site in federation.sites.values():
+            for (_, round), values in site.updates.items():
+                if "update" not in values:
+                    continue
+                factors = dict.fromkeys({"update", "control"} & values.keys(), float(values["weight"][0]))
+                words = codec.encode(values, ring.rounding_seed(42, round, site.name), factors=factors)
+                for window in windows(words[: len(values["update"])]):
+                    self._add(f"unmasked words of {site.name}", texts(window.astype("<u4").tobytes()))
 
     def found_in(self, haystacks: dict[str, bytes]) -> list[str]:
         return [
@@ -94,11 +103,11 @@ class Secrets:
 def everything(federation: Federation, database_url: str, objects: dict[str, bytes]) -> dict[str, bytes]:
     """Every file below the hub's folder except its own keys, every row, every object."""
     folder = federation.hub.folder
-    files = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.parent.name != "keys"
-    }
+    files: dict[str, bytes] = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the hub removes what it has folded
+            if path.parent.name != "keys":
+                files[str(path.relative_to(folder))] = path.read_bytes()
     engine = sa.create_engine(database.parse_url(database_url))
     rows = {}
     with engine.connect() as connection:
@@ -171,19 +180,7 @@ def test_nothing_of_a_run_can_be_read_where_it_rests(
             secrets = Secrets(federation, run)
             for index, model in enumerate(models):
                 secrets.model(f"model {index}", model)
-            for site in federation.sites.values():
-                for (_, round), values in site.updates.items():
-                    if "update" in values:
-                        codec = ring.Codec(
-                            federation.manifest.segments("train", parameters(federation, run)), len(NAMES)
-                        )
-                        seed = ring.rounding_seed(42, round, site.name)
-                        plain = codec.encode(
-                            values,
-                            seed,
-                            factors=dict.fromkeys({"update", "control"} & values.keys(), float(values["weight"][0])),
-                        )
-                        secrets.words(f"unmasked words of {site.name}", plain[: len(values["update"])])
+            secrets.unmasked(federation, parameters(federation, run))
             objects = objects_of(server, "sealed") if server else {}
             assert server is None or objects
             snapshots.append(everything(federation, database_url, objects))
