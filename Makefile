@@ -38,7 +38,8 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m bench
 
 $(UV): locks/uv.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Koinon needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Koinon needs Python 3.11, 3.12 or 3.13; say which: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' || { echo "this Python cannot make environments: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing uv into build/bootstrap"
 	@$(PYTHON) -m venv build/bootstrap
 	@build/bootstrap/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement locks/uv.txt
@@ -46,7 +47,8 @@ $(UV): locks/uv.txt
 
 # `uv pip sync` removes what a lock does not name, so one stamp undoes the other.
 $(VENV)/.demo: $(UV) locks/demo.txt pyproject.toml
-	@test -e $(VENV)/.dev && touch $@ || $(MAKE) --no-print-directory install LOCK=demo
+	@if test -e $(VENV)/.dev; then $(MAKE) --no-print-directory $(VENV)/.dev; else $(MAKE) --no-print-directory install LOCK=demo; fi
+	@touch $@
 
 $(VENV)/.dev: $(UV) locks/dev.txt pyproject.toml
 	@$(MAKE) --no-print-directory install LOCK=dev

@@ -3,6 +3,7 @@
 The seed is printed; `SEED=… make test T=chaos` replays the choice of victims and moments.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -43,11 +44,15 @@ def start_hub(federation: Local) -> None:
 
 
 def kill(federation: Local, kind: str, site: str) -> None:
-    for pid in victims.of(federation, kind, site):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    """Fails if there is nothing to kill for a minute: a trainer that was killed lately has to come back first."""
+    until = time.monotonic() + RESUME_SECONDS
+    killed = 0
+    while not killed:
+        assert time.monotonic() < until, f"{site} has no {kind} to kill"
+        for pid in victims.of(federation, kind, site):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
     if kind in ("hub", "agent"):
         assert federation.processes.wait("hub" if kind == "hub" else site, 10) is not None
         if kind == "hub":
@@ -99,7 +104,9 @@ def test_a_run_killed_at_random_ends_in_the_same_bytes(federation: Local, tmp_pa
     resumed = []
     for kind in kinds:
         site = chance.choice(sites)
-        time.sleep(chance.uniform(0.0, 1.5))
+        # Within the next two rounds, at any moment of them; a fixed time would outlast a fast machine's run.
+        wait_for_progress(storm, last_event(storm) + chance.randrange(12), PATIENCE)
+        time.sleep(chance.uniform(0.0, 0.05))
         assert not storm.refresh().finished, f"the run was over before all kills: {storm.state} {storm.reason}"
         before = last_event(storm)
         kill(federation, kind, site)

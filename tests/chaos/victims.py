@@ -26,4 +26,4 @@ def of(federation: Local, kind: str, site: str) -> list[int]:
     below = {child: _command(child) for child in descendants(pid)}
     if kind == "ray":
         return [child for child, command in below.items() if any(f"/{name}" in command.split(" ")[0] for name in _RAY)]
-    return [child for child, command in below.items() if "-m koinon.trainer " in command and "unshare" not in command]
+    return [child for child, command in below.items() if "-m koinon.trainer " in command]

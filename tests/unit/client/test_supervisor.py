@@ -96,7 +96,7 @@ time.sleep(600)
 def test_a_process_that_fails_is_named_with_its_last_line(tmp_path: Path) -> None:
     processes = Processes()
     try:
-        command = [sys.executable, "-c", "import sys; print('first'); sys.exit('the port is taken')"]
+        command = [sys.executable, "-c", "import sys; print('first', flush=True); sys.exit('the port is taken')"]
         processes.start("hub", command, tmp_path / "hub.log")
         with pytest.raises(errors.Failed, match="the port is taken") as caught:
             wait_for_file(tmp_path / "never", processes, 20)
