@@ -181,8 +181,10 @@ def _init(view: RunView, current: RoundView, now: float) -> list[Action]:
     if len(attempt.possible) < max(view.crowd, quorum(len(attempt.expected))):
         return [Fail(f"Too few sites can build the first weights. {_missing(attempt)}")]
     if not attempt.awaited and not chosen:
-        shown = ", ".join(f"{site}: {attempt.votes[site][:12]}" for site in sorted(attempt.votes))
-        return [Fail(f"The sites' first weights differ, so none are used ({shown}). Do all sites run the same image?")]
+        # NB: the hashes are not shown: research code could choose them to say something.
+        groups = [sorted(s for s, vote in attempt.votes.items() if vote == one) for one in set(attempt.votes.values())]
+        shown = " against ".join(_names(group) for group in sorted(groups))
+        return [Fail(f"The sites' first weights differ, so none are used: {shown}. Do all sites run the same image?")]
     return _again(view, current, now, f"The first weights did not arrive in time. {_missing(attempt)}") if over else []
 
 
