@@ -21,7 +21,7 @@ from koinon.domain.grant import Grant
 from koinon.domain.keys import Certificate, Signed, SigningKey
 from koinon.domain.manifest import Manifest
 from koinon.domain.run import Kind, Phase
-from koinon.protection import masking, ring
+from koinon.protection import ballots, masking, ring
 from koinon.protection import site as machine
 
 LATER = 4_000_000_000
@@ -129,6 +129,9 @@ class Hospital:
         opening = task.opening
         key = (opening.run, opening.round, opening.attempt, task.phase)
         if task.upload:
+            roots = {member.site: member.root for member in self.manifest(opening.manifest).members}
+            given: dict[str, Any] = {"site": self.name, "roots": roots, "min_sites": 3, "now": time.time()}
+            ballots.require(task.ballots, opening, self.weights(opening)[1], **given)
             self.upload(opening, self.sealed_weights(opening))
             return
         if key not in self.sent:

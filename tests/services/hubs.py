@@ -3,7 +3,6 @@
 import contextlib
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import httpx
 
 from koinon.store import accounts
 from koinon.store.store import Store
+from tests.services import ports
 
 _MAIN = """
 import pathlib, sys
@@ -31,20 +31,19 @@ except KoinonError as error:
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 class HubProcess:
     """`start`, `kill` (SIGKILL), `stop` (SIGTERM); the same folder and port every time."""
 
     def __init__(self, folder: Path, *, gather: float = 1.0, database: str = "", artifacts: str = "") -> None:
         self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = ports.free()
+        self._settled = False  # it has listened on that port: sites know it
         self._arguments = [str(gather), database, artifacts]
         self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def launch(self) -> "subprocess.Popen[str]":
         """A process on this folder, whoever else is there. Its log goes to hub.log beside the folder."""
@@ -53,10 +52,20 @@ class HubProcess:
             return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
     def start(self) -> None:
-        self._process = self.launch()
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        for _ in range(20):
+            self._process = self.launch()
+            assert self._process.stdout is not None
+            line = self._process.stdout.readline()
+            if "cannot listen there" not in line:
+                break
+            self._process.wait()
+            self._close()
+            if self._settled:
+                time.sleep(0.5)
+            else:
+                self.port = ports.free()
         assert "Koinon hub at" in line, line + self.log()
+        self._settled = True
 
     def kill(self) -> None:
         assert self._process is not None

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
+from tests.services import ports
 
 _MODULE = Path(__file__).parent / "minio_build"
 _START_SECONDS = 60
@@ -58,9 +59,8 @@ class Server:
         self.folder, self._program = folder, program()
         self._process: subprocess.Popen[bytes] | None = None
         self.access_key, self.secret_key = secrets.token_hex(8), secrets.token_hex(16)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{ports.free()}"
+        self._settled = False  # it has listened there: others know the address
 
     def environment(self) -> dict[str, str]:
         """The credentials as the hub reads them."""
@@ -70,7 +70,19 @@ class Server:
         return f"s3://{self.address}/{bucket}?tls=no"
 
     def start(self) -> None:
-        """Returns once it answers."""
+        """Returns once it answers; the first time, on another port if somebody has taken the one that was free."""
+        for _ in range(5):
+            if self._answers():
+                self._settled = True
+                return
+            taken = "already in use" in (self.folder / "log").read_text()
+            if self._settled or not taken:
+                break
+            (self.folder / "log").unlink()
+            self.address = f"127.0.0.1:{ports.free()}"
+        raise RuntimeError(f"MinIO did not start:\n{(self.folder / 'log').read_text()[-2_000:]}")
+
+    def _answers(self) -> bool:
         own = {"MINIO_ROOT_USER": self.access_key, "MINIO_ROOT_PASSWORD": self.secret_key, "HOME": str(self.folder)}
         quiet = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "PATH": os.environ["PATH"]}
         command = [str(self._program), "server", "--quiet", "--address", self.address, str(self.folder / "data")]
@@ -80,11 +92,11 @@ class Server:
         while time.monotonic() < end and self._process.poll() is None:
             try:
                 if httpx.get(f"http://{self.address}/minio/health/ready").is_success:
-                    return
+                    return True
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
-        raise RuntimeError(f"MinIO did not start:\n{(self.folder / 'log').read_text()[-2_000:]}")
+        return False
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -1,6 +1,8 @@
 """A hub's life: one process a folder, one hub a database, an orderly end, parts that go away, uploads of any size."""
 
+import contextlib
 import hashlib
+import os
 import resource
 import socket
 import subprocess
@@ -11,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 
-from koinon.domain import httpsig, wire
+from koinon.domain import canonical, httpsig, wire
 from koinon.domain.run import Kind, Phase
 from tests.services import hubs, postgres
 from tests.services.consortium import NAMES, Federation
@@ -145,13 +148,69 @@ def test_a_disk_that_takes_nothing_for_a_while_costs_only_time(
     def limit(size: int) -> None:
         resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
+    refused = refusals(federation)
     run, full = interrupt(federation, phase, lambda: limit(0))
     assert full.wait(60)
-    time.sleep(1.0)
+    wait_for(lambda: len(refused) > 2, 30, "answers that nothing could be written")
     assert federation.run(run)["state"] == "running"
     assert len(federation.rounds(run)) == 2
     limit(resource.RLIM_INFINITY)
     completes_unharmed(federation, run)
+
+
+@pytest.mark.parametrize(("place", "mebibytes", "phase"), [("spool", 80, Phase.MASKED), ("artifacts", 4, Phase.UNMASK)])
+def test_a_full_disk_costs_only_time(tmp_path: Path, place: str, mebibytes: int, phase: Phase) -> None:
+    disk = tmp_path / "hub" / place
+    disk.mkdir(parents=True)
+    with small_disk(disk, mebibytes), hubs.running(tmp_path / "hub") as hub, Federation(hub) as federation:
+        refused = refusals(federation)
+        run, full = interrupt(federation, phase, lambda: fill(disk))
+        assert full.wait(60)
+        if place == "spool":
+            wait_for(lambda: len(refused) > 2, 30, "uploads that found no room")
+            assert {code for code, _ in refused} == {"unavailable"}
+            assert any("full" in what for _, what in refused)
+        else:
+            retrying = wait_for(lambda: federation.client.get("/readyz").json()["retrying"], 30)
+            assert run in retrying[0]
+            assert "full" in retrying[0] or "No space left" in retrying[0]
+        assert federation.run(run)["state"] == "running"
+        assert len(federation.rounds(run)) == 2
+        (disk / "filler").unlink()
+        completes_unharmed(federation, run)
+
+
+def refusals(federation: Federation) -> list[tuple[str, str]]:
+    """Grows by code and detail of every 503 that a hospital gets from now on."""
+    seen: list[tuple[str, str]] = []
+
+    def look(response: httpx.Response) -> None:
+        if response.status_code == 503:
+            problem = canonical.decode(response.read())
+            seen.append((problem["code"], problem["detail"]))
+
+    for site in federation.sites.values():
+        site.http.event_hooks = {"response": [look]}
+    return seen
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
+    """A file system of its own in `folder`; only root may mount one."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0700", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here; the test with RLIMIT_FSIZE stands for it")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """To the last page."""
+    with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4_096))
 
 
 SIZE = 17 * 2**20  # float32: 68 MiB, so that an upload has two parts

@@ -10,7 +10,6 @@ log/         agent.log -- one line of JSON an event
 site.yaml    name, hub, datasets
 """
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from koinon.domain.contract import read_yaml
 from koinon.domain.errors import Invalid, NotFound, Refused
 from koinon.domain.ids import Name
 from koinon.domain.keys import Wire
+from koinon.domain.loopback import is_loopback
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,9 @@ class Folder:
         return self.path / "site.yaml"
 
     def make(self) -> None:
-        """Creates what is missing; all but `log` is for the owner alone."""
-        for path in (self.root_key.parent, self.agent, self.work, self.marker):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (self.manifests, self.grants, self.revocations, self.log):
+        """Creates what is missing, for the owner alone."""
+        own = (self.root_key.parent, self.agent, self.work, self.marker, self.log)
+        for path in (*own, self.manifests, self.grants, self.revocations):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -124,14 +123,9 @@ def require_loopback(hub: str) -> None:
         raise Invalid(
             f'"{hub}" is not the address of a hub.', where="site.yaml: hub", todo="Like http://127.0.0.1:8470"
         )
-    host = parts.hostname
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local:
+    if not is_loopback(parts.hostname):
         raise Refused(
-            f"An embedded site serves only a hub on this machine, not {host}.",
+            f"An embedded site serves only a hub on this machine, not {parts.hostname}.",
             where="site.yaml: hub",
             todo="For hospitals on a network, install the site with its chart, which builds the walls.",
         )

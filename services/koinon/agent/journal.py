@@ -128,12 +128,23 @@ class Journal:
         return Known(row[0], max((number for number, _ in attempts), default=-1), attempts)
 
     def counts(self, project: str, run: str, number: int) -> Counts:
-        kind = Kind.EVALUATE.value
-        (rounds,) = self._one("SELECT count(*) FROM counts WHERE project = ?", project)
-        (releases,) = self._one("SELECT count(DISTINCT run) FROM counts WHERE project = ? AND kind = ?", project, kind)
-        counted = self._one("SELECT 1 FROM counts WHERE project = ? AND run = ? AND round = ?", project, run, number)
-        released = self._one("SELECT 1 FROM counts WHERE project = ? AND run = ? AND kind = ?", project, run, kind)
-        return Counts(rounds, releases, counted is not None, released is not None)
+        of = "FROM counts WHERE project = ?"
+        (inits,) = self._one(f"SELECT count(*) {of} AND kind = ?", project, Kind.INIT)
+        (rounds,) = self._one(f"SELECT count(*) {of} AND kind <> ?", project, Kind.INIT)
+        (releases,) = self._one(f"SELECT count(DISTINCT run) {of} AND kind <> ?", project, Kind.INIT)
+        counted = self._one(f"SELECT 1 {of} AND run = ? AND round = ?", project, run, number)
+        released = self._one(f"SELECT 1 {of} AND run = ? AND kind <> ?", project, run, Kind.INIT)
+        (scored,) = self._one(
+            f"SELECT count(*) {of} AND run = ? AND kind = ? AND round <> ?", project, run, Kind.EVALUATE, number
+        )
+        return Counts(rounds, releases, counted is not None, released is not None, inits, scored)
+
+    def count_trouble(self, run: str) -> int:
+        """One more trouble of research code in the run: which one it is, from 1 on."""
+        with self._write() as db:
+            db.execute("INSERT INTO troubles VALUES (?, 1) ON CONFLICT (run) DO UPDATE SET number = number + 1", (run,))
+            (number,) = db.execute("SELECT number FROM troubles WHERE run = ?", (run,)).fetchone()
+        return int(number)
 
     # the protocol's steps
 
@@ -165,9 +176,8 @@ class Journal:
                 db.execute("DELETE FROM updates WHERE run = ? AND round < ?", (run, number))
                 if update is not None:
                     self._put_update(db, run, number, update)
-                if opening.kind is not Kind.INIT:
-                    count = (opening.manifest, run, number, opening.kind.value)
-                    db.execute("INSERT OR IGNORE INTO counts VALUES (?, ?, ?, ?)", count)
+                count = (opening.manifest, run, number, opening.kind.value)
+                db.execute("INSERT OR IGNORE INTO counts VALUES (?, ?, ?, ?)", count)
             if erase:
                 self.tidy()
 
@@ -231,7 +241,18 @@ class Journal:
         tables = ("messages", "updates", "controls")
         return [str(run) for (run,) in self._all(" UNION ".join(f"SELECT run FROM {table}" for table in tables))]
 
+    def project(self, run: str) -> str | None:
+        """The manifest's hash of a run that took part here."""
+        row = self._one("SELECT project FROM runs WHERE run = ?", run)
+        return None if row is None else str(row[0])
+
     # plain updates, control variates
+
+    def files(self, run: str) -> set[str]:
+        """The names of the run's plain updates."""
+        return {
+            name for (text,) in self._all("SELECT files FROM updates WHERE run = ?", run) for name in json.loads(text)
+        }
 
     def update(self, run: str, number: int) -> Update | None:
         row = self._one("SELECT basis, files, report FROM updates WHERE run = ? AND round = ?", run, number)

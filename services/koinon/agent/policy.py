@@ -13,6 +13,7 @@ from koinon.domain.manifest import Manifest
 from koinon.domain.run import Kind
 
 CLOCK_SECONDS = 300  # how far this clock and the hub's may be apart
+VOID_ROUNDS = 10  # how many rounds of a run may be void here
 
 
 class Refusal(Refused):
@@ -35,12 +36,17 @@ class Known:
 
 @dataclass(frozen=True)
 class Counts:
-    """Over the project's life at this site: distinct rounds trained, distinct runs whose result was scored."""
+    """Over the project's life at this site: distinct rounds trained or scored, distinct runs that trained or scored.
+
+    A run is a release from its first round on: each of its sums is opened to the hub.
+    """
 
     rounds: int
     releases: int
     counted: bool = False  # this (run, round) is among the rounds
     released: bool = False  # this run is among the releases
+    inits: int = 0  # distinct runs whose first weights were built
+    scored: int = 0  # distinct rounds in which this run was scored, this one not counted
 
 
 def read_manifest(text: bytes, name: str) -> Manifest:
@@ -117,15 +123,29 @@ def check_opening(
         raise Refusal("old_epoch", f"Round {opening.round} was opened before this site's journal was restored.")
     if known is not None:
         _check_history(opening, known)
-    limits = manifest.limits
+    _check_counts(manifest, opening, counts)
+    if opening.kind is not Kind.INIT:
+        size = manifest.upload_bytes(opening.kind, opening.parameters)
+        if size > manifest.limits.round_bytes:
+            raise Refusal(
+                "round_too_large", f"A round needs {size} bytes, the manifest allows {manifest.limits.round_bytes}."
+            )
+
+
+def _check_counts(manifest: Manifest, opening: wire.Opening, counts: Counts) -> None:
+    limits, last = manifest.limits, int(opening.parameters["rounds"]) + 1
+    if opening.round > last + VOID_ROUNDS:
+        raise Refusal("run_too_long", f"Round {opening.round} of a run that ends with round {last}.")
+    if opening.kind is Kind.EVALUATE and counts.scored > VOID_ROUNDS:
+        raise Refusal("scored_before", f"Run {opening.run} was scored {counts.scored} times.")
+    if opening.kind is Kind.INIT:
+        if not counts.counted and counts.inits >= limits.rounds:
+            raise Refusal("rounds_spent", f"{counts.inits} runs of {manifest.name} began here, the limit.")
+        return
     if not counts.counted and counts.rounds >= limits.rounds:
         raise Refusal("rounds_spent", f"{limits.rounds} rounds of {manifest.name} have run here, the limit.")
     if not counts.released and counts.releases >= limits.releases:
         raise Refusal("releases_spent", f"{limits.releases} results of {manifest.name} were made, the limit.")
-    if opening.kind is not Kind.INIT:
-        size = manifest.upload_bytes(opening.kind, opening.parameters)
-        if size > limits.round_bytes:
-            raise Refusal("round_too_large", f"A round needs {size} bytes, the manifest allows {limits.round_bytes}.")
 
 
 def _check_form(manifest: Manifest, grant: Grant, opening: wire.Opening) -> None:

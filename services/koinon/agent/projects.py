@@ -18,6 +18,7 @@ from koinon.domain.keys import Signed
 from koinon.domain.manifest import Manifest
 
 S = TypeVar("S", bound=Signed)
+MAX_MANIFESTS = 1_000
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,20 @@ class Book:
         self._grants: dict[str, Grant] = {}
         self._revocations: dict[str, Revocation] = {}
         self._projects: dict[str, Project] = {}
+        self._blocked: set[str] = set()
         self.problems: dict[str, str] = {}
         self.reload()
 
     def reload(self) -> None:
-        """Reads grants and revocations anew. A file that cannot be read is told in `problems` and ignored."""
+        """Reads grants and revocations anew. A file that cannot be read is told in `problems`.
+
+        Such a grant is none; such a revocation blocks its project, since the hospital meant to end it.
+        """
         with self._lock:
             self.problems = {}
             self._grants = self._read(self._folder.grants, Grant)
             self._revocations = self._read(self._folder.revocations, Revocation)
+            self._blocked = {path.stem for path in self._folder.revocations.glob("*.json")} - set(self._revocations)
             self._projects = {}
 
     def _read(self, folder: Path, kind: type[S]) -> dict[str, S]:
@@ -82,15 +88,26 @@ class Book:
         return name in self._manifests or (self._folder.manifests / f"{name}.json").exists()
 
     def keep_manifest(self, name: str, text: bytes) -> Manifest:
-        """Stores a manifest that has the hash `name`. Raises Refusal for another or a bad one."""
+        """Stores a manifest that has the hash `name` and this site as a member. Raises Refusal for any other one, and
+        for more than MAX_MANIFESTS: the hub must not fill the disk."""
         manifest = policy.read_manifest(text, name)
+        if manifest.root_of(self._site) is None:
+            raise Refusal("not_a_member", f"{self._site} is not a member of {manifest.name}.")
         with self._lock:
             if name not in self._manifests:
                 path = self._folder.manifests / f"{name}.json"
                 if not path.exists():
+                    if self.full:
+                        raise Refusal("too_many_projects", f"{MAX_MANIFESTS} manifests are here, the limit.",
+                                      todo=f"Remove old ones from {self._folder.manifests}.")  # fmt: skip
                     write_durable(path, text)
                 self._manifests[name] = manifest
         return manifest
+
+    @property
+    def full(self) -> bool:
+        """Are as many manifests here as may be?"""
+        return sum(1 for _ in self._folder.manifests.glob("*.json")) >= MAX_MANIFESTS
 
     def manifest(self, name: str) -> Manifest:
         """Raises Refusal if it is not here."""
@@ -105,6 +122,9 @@ class Book:
     def project(self, name: str, now: float) -> Project:
         """The project `name` if it may run here at `now`. Raises Refusal."""
         with self._lock:
+            if name in self._blocked:
+                raise Refusal("bad_revocation", "There is a revocation of this project that cannot be read.",
+                              todo="Write it again, or remove it.")  # fmt: skip
             known = self._projects.get(name)
             if known is None:
                 manifest = self.manifest(name)

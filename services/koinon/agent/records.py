@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS updates (run TEXT, round INTEGER, basis TEXT NOT NULL
     report TEXT NOT NULL, PRIMARY KEY (run, round));
 CREATE TABLE IF NOT EXISTS counts (project TEXT, run TEXT, round INTEGER, kind TEXT,
     PRIMARY KEY (project, run, round));
+CREATE TABLE IF NOT EXISTS troubles (run TEXT PRIMARY KEY, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS controls (run TEXT PRIMARY KEY, file TEXT, pending INTEGER, pending_file TEXT);
 """
 

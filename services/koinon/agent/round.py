@@ -23,7 +23,7 @@ from koinon.domain.errors import Conflict, Untrusted
 from koinon.domain.keys import Signed
 from koinon.domain.run import Kind, Phase
 from koinon.domain.wire import InitVote, Opening, Task
-from koinon.protection import masking, ring
+from koinon.protection import ballots, masking, ring
 from koinon.protection import site as protocol
 from koinon.protection.site import SiteAttempt
 
@@ -46,14 +46,25 @@ def admit(site: Site, task: Task) -> Project:
     return project
 
 
+def require_grant(site: Site, opening: Opening) -> None:
+    """Raises Refusal if the grant ended meanwhile."""
+    site.book.project(opening.manifest, site.clock())
+
+
 def build(site: Site, project: Project, trainer: Trainer, task: Task) -> None:
-    """Round 0: builds the first weights, votes for them, and hands them in if asked to."""
+    """Round 0: builds the first weights, votes for them, and hands them in if asked to and others built the same."""
     opening = task.opening
     path, sha256 = training.first_weights(site, project, trainer, opening)
     if site.journal.message(opening, Phase.INIT) is None:
         vote = InitVote(opening=opening.digest(), site=site.name, sha256=sha256).signed(site.signer)
         site.journal.join(opening, None, Phase.INIT, vote.encode())
     if task.upload:
+        least, _ = project.minimum
+        ballots.require(
+            task.ballots, opening, sha256,
+            site=site.name, roots=project.roots, min_sites=least, now=site.clock(),
+        )  # fmt: skip
+        require_grant(site, opening)
         site.hub.upload(opening, _sealed_weights(site, project, opening, path, sha256), until=task.deadline)
     else:
         _send(site, task)
@@ -85,6 +96,7 @@ def train(site: Site, project: Project, trainer: Trainer, task: Task) -> None:
     opening, seconds = task.opening, ""
     if site.journal.message(opening, Phase.KEYS) is None:
         update, took = training.update(site, project, trainer, task, until=task.deadline)
+        require_grant(site, opening)
         seconds = ",".join(f"{name}:{value:.3f}" for name, value in took.items())
         previous = training.last_attempt(site, opening.run)
         state = protocol.join(previous, opening, site.certificate, secrets.token_bytes(32))
@@ -122,7 +134,7 @@ def mask(site: Site, project: Project, task: Task) -> None:
     they are made again, and are the same or are not sent.
     """
     opening = task.opening
-    path = site.work(opening.run) / f"masked-{opening.round}-{opening.attempt}.u32"
+    path = site.work(opening.run) / masked_file(opening)
     state, fresh = _state(site, opening), site.journal.message(opening, Phase.MASKED) is None
     if fresh:
         update = _update(site, opening)
@@ -136,8 +148,13 @@ def mask(site: Site, project: Project, task: Task) -> None:
         if not path.exists() or _root(path) != state.masked.root:
             state = state.bind((update := _update(site, opening)).digest())
             state.record_upload(*_write_masked(site, project, state, update, path))
+    require_grant(site, opening)
     site.hub.upload(opening, path, until=task.deadline, fresh=fresh)
     _send(site, task)
+
+
+def masked_file(opening: Opening) -> str:
+    return f"masked-{opening.round}-{opening.attempt}.u32"
 
 
 def _update(site: Site, opening: Opening) -> Update:
@@ -150,7 +167,7 @@ def _update(site: Site, opening: Opening) -> Update:
 def vote(site: Site, project: Project, task: Task) -> None:
     """SURVIVORS: signs the one survivor set, if the crowd is large enough for this site."""
     if site.journal.message(task.opening, Phase.SURVIVORS) is None:
-        state = _accept_survivors(site, project, task, _state(site, task.opening))
+        state = _accept_survivors(project, task, _state(site, task.opening))
         _step(site, task, state, state.vote_message(site.signer))
     _send(site, task)
 
@@ -161,7 +178,7 @@ def release(site: Site, project: Project, task: Task) -> None:
     if site.journal.message(opening, Phase.UNMASK) is None:
         state = _state(site, opening)
         if state.survivors is None or task.survivors is not None:
-            state = _accept_survivors(site, project, task, state)
+            state = _accept_survivors(project, task, state)
         state = state.accept_votes(task.votes)
         message = state.release_message(site.signer)
         site.journal.step(opening, _text(state), Phase.UNMASK, message.encode(), latch=True)
@@ -176,7 +193,7 @@ def finish(site: Site, run: str) -> None:
     remove_run(site.folder, run)
 
 
-def _accept_survivors(site: Site, project: Project, task: Task, state: SiteAttempt) -> SiteAttempt:
+def _accept_survivors(project: Project, task: Task, state: SiteAttempt) -> SiteAttempt:
     if task.survivors is None:
         raise Untrusted("The task has no survivors.", where="task.survivors")
     least, others = project.minimum
@@ -203,6 +220,7 @@ def _send(site: Site, task: Task, seconds: str = "") -> None:
     body = site.journal.message(task.opening, task.phase)
     if body is None:
         raise Conflict("A newer attempt has taken the place of this one.")
+    require_grant(site, task.opening)
     result = site.hub.send(task.phase, task.opening, body, until=task.deadline, seconds=seconds)
     opening = task.opening
     site.log.event(

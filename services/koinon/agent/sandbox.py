@@ -20,11 +20,22 @@ from koinon.domain.errors import Unavailable
 WALLS = ("network", "processes", "files")
 MAX_LINE = 16 * 2**10
 _START_SECONDS = 20.0
+_PACKAGE = Path(wall.__file__).resolve().parents[1]
+_PREFIX_PARTS = ("bin", "lib", "lib64", "include", "share", "etc", "ssl", "pyvenv.cfg")
+_SEEN = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "proc", "sys", "nix", "gnu")
+_DEVICES = ("null", "zero", "full", "random", "urandom", "dri", "kfd")
+_SETTINGS = (
+    "passwd", "group", "hosts", "host.conf", "nsswitch.conf", "protocols", "services", "localtime", "timezone",
+    "os-release", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "OpenCL", "ssl/openssl.cnf",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a command sees of the machine: `hide` is covered, `keep` shows through, only `writable` takes writes."""
+    """What a command sees beyond the system's programs: `keep` shows, `hide` not (the innermost of them decides).
+
+    Only `writable` takes writes, and the shared memory.
+    """
 
     hide: tuple[Path, ...]
     keep: tuple[Path, ...]
@@ -33,9 +44,35 @@ class Room:
 
 
 def interpreter_paths() -> tuple[Path, ...]:
-    """What this Python needs to be seen to start again."""
-    entries = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path]
-    return tuple(Path(entry).resolve() for entry in entries if entry and Path(entry).exists())
+    """What this Python needs to be seen to start Koinon again: never a working directory, nor all of a checkout."""
+    parts = [Path(prefix) / part for prefix in _prefixes() for part in _PREFIX_PARTS]
+    return tuple(path for path in (*parts, *_extra_packages(), _PACKAGE) if path.exists())
+
+
+def _prefixes() -> list[Path]:
+    return [Path(prefix) for prefix in dict.fromkeys((sys.prefix, sys.base_prefix, sys.exec_prefix))]
+
+
+def _extra_packages() -> list[Path]:
+    """Folders of installed packages outside the prefixes, such as a user's own."""
+    found = [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    return [path for path in found if not any(path.is_relative_to(prefix) for prefix in _prefixes())]
+
+
+def _machine() -> tuple[list[Path], list[Path]]:
+    """Hidden and kept of the machine itself: what is not named here is not seen, wherever keys may lie."""
+    top = [path for path in Path("/").iterdir() if path.is_dir() and not path.is_symlink()]
+    devices = [Path("/dev", name) for name in _DEVICES]
+    accelerators = [*Path("/dev").glob("nvidia*"), *Path("/dev").glob("dxg")]
+    settings = [Path("/etc", name) for name in _SETTINGS]
+    return [path for path in top if path.name not in _SEEN], [*devices, *accelerators, *settings]
+
+
+def around(folder: Path) -> tuple[Path, ...]:
+    """A folder of keys with the two that enclose it, where a local federation has its neighbours, hub and tokens."""
+    found = folder.resolve()
+    spared = [Path("/"), *(path for path in Path("/").iterdir()), Path("/usr/local")]
+    return tuple(path for path in (found, *found.parents[:2]) if path not in spared)
 
 
 def short_folder() -> Path:
@@ -46,8 +83,10 @@ def short_folder() -> Path:
 
 def environment(folder: Path, *, cpus: int) -> dict[str, str]:
     """The trainer's whole environment: nothing of the agent's own is inherited but where Python finds itself."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
     threads = str(cpus)
+    installed = _PACKAGE.parent.name in ("site-packages", "dist-packages")  # NB: not twice, it would shadow the library
+    path = [*([] if installed else [_PACKAGE.parent]), *_extra_packages()]
     return {
         "PATH": os.defpath,
         **kept,
@@ -59,6 +98,8 @@ def environment(folder: Path, *, cpus: int) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        **({"PYTHONPATH": os.pathsep.join(map(str, path))} if path else {}),
+        "PYTHONSAFEPATH": "1",
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -132,12 +173,13 @@ def start(
     `walls=False` starts it without any (it still ends as a whole). Raises Unavailable if it cannot be started.
     """
     reading, writing = os.pipe()
+    hidden, kept = _machine()
     order = {
         "command": list(command),
         "environment": dict(environment),
         "directory": str(directory),
-        "hide": [str(path.resolve()) for path in room.hide],
-        "keep": [str(path.resolve()) for path in room.keep],
+        "hide": [os.path.abspath(path) for path in (*hidden, *room.hide)],
+        "keep": [os.path.abspath(path) for path in (*kept, *room.keep)],
         "writable": [str(path.resolve()) for path in room.writable],
         "shared_memory": room.shared_memory,
         "walls": walls,

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from koinon.agent import answers, sandbox
+from koinon.agent import answers, bounds, sandbox
 from koinon.agent.answers import Received
 from koinon.agent.logs import Log, TrainerLog
 from koinon.agent.sandbox import Room, Sandbox
@@ -60,6 +60,8 @@ class Trainer:
         self._folder: Path | None = None
         self.described: dict[str, Any] = {}
         self._ready = False
+        self._exceeded: str | None = None  # the bound that the last process was ended for
+        self._watch: bounds.Watch | None = None
 
     @property
     def walls(self) -> dict[str, bool | str]:
@@ -125,6 +127,7 @@ class Trainer:
         """One question. Raises TrainerTrouble for what the trainer says, TransportError if it goes away."""
         client, over = self._client, Event()
         if client is None:
+            self._check_bounds()
             raise httpx.ConnectError("the trainer is not running")
 
         def expire() -> None:
@@ -134,6 +137,7 @@ class Trainer:
         def check() -> None:
             if over.is_set():
                 raise TrainerTrouble({"code": "timeout"})
+            self._check_bounds()
 
         timer = Timer(seconds, expire)
         timer.daemon = True
@@ -157,6 +161,11 @@ class Trainer:
     def _require_running(self) -> None:
         if self.stopped:
             raise Unavailable("This trainer was stopped.", where=f"project {self.work.project[:12]}")
+
+    def _check_bounds(self) -> None:
+        """Raises TrainerTrouble if the trainer was ended for its memory or disk."""
+        if self._exceeded is not None:
+            raise TrainerTrouble({"code": self._exceeded})
 
     def _ensure(self) -> None:
         """A trainer that answers and is prepared."""
@@ -192,7 +201,8 @@ class Trainer:
                 *([self.work.package] if self.work.package else []),
             ]
             room = Room(self._hide, tuple(keep), (folder,), shared_memory=resources.memory)
-            self._sandbox = sandbox.start(
+            self._exceeded = None
+            running = self._sandbox = sandbox.start(
                 self._command(path, folder),
                 environment=sandbox.environment(folder, cpus=resources.cpus),
                 directory=folder,
@@ -201,13 +211,25 @@ class Trainer:
                 walls=self._walls,
                 remove=folder,
             )
+
+            def exceeded(code: str) -> None:
+                with self._lock:
+                    if self._sandbox is not running:
+                        return
+                    self._exceeded = code
+                self._log.event("trainer-ended", project=self.work.project, code=code)
+                self.kill()
+
+            self._watch = bounds.Watch(
+                running.process.pid, folder, resources, exceeded, own_shared_memory=running.walls["files"] is True
+            )
             self.described = {}
             transport = httpx.HTTPTransport(uds=str(path))
             timeout = httpx.Timeout(None, connect=5.0)  # each question has its own timer
             self._client = httpx.Client(
                 transport=transport, base_url="http://trainer", timeout=timeout, trust_env=False
             )
-        missing = {name: why for name, why in self._sandbox.walls.items() if why is not True}
+        missing = {name: why for name, why in running.walls.items() if why is not True}
         self._log.event("trainer-started", project=self.work.project, missing_walls=missing)
 
     def _command(self, path: Path, folder: Path) -> list[str]:
@@ -236,6 +258,7 @@ class Trainer:
                     if self._healthy():
                         self._ready = True
                         return
+                self._check_bounds()
                 if self._sandbox is None or not self._sandbox.alive:
                     raise TrainerTrouble({"code": "unavailable"})
                 self._stopped.wait(0.1)
@@ -254,9 +277,11 @@ class Trainer:
     def kill(self) -> None:
         """Ends the trainer with all its processes and removes its folder; the next question starts it anew."""
         with self._lock:
-            running, client, folder = self._sandbox, self._client, self._folder
+            running, client, folder, watch = self._sandbox, self._client, self._folder, self._watch
             self._sandbox = self._client = self._folder = None
             self.described, self._ready = {}, False
+        if watch is not None:
+            watch.end()
         if running is not None:
             running.kill()
         if client is not None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from koinon.agent import sandbox
 from koinon.agent.policy import Refusal
 from koinon.agent.projects import Project
 from koinon.agent.site import Site
@@ -33,8 +34,10 @@ class Trainers:
                 return known
             if known is not None:  # a new grant, with other data or resources
                 known.stop()
-            # Covered: everything of this site and of other users of the machine that the trainer does not need.
-            hide = (self._site.folder.path, Path("/tmp"), Path("/var/tmp"), Path("/run"), Path.home())
+            # The sandbox shows no place but the system's and the interpreter's; these stay hidden even within them. The
+            # site's own folders are named apart, for a data set that encloses them.
+            folder = self._site.folder.path
+            hide = (*sandbox.around(folder), *folder.iterdir(), Path.home())
             made = Trainer(work, hide=hide, log=self._site.log, walls=self._walls)
             self._made[project.hash] = made
             return made

@@ -7,7 +7,7 @@ Across go a code, a class of Python's own, a place in the package, names of the 
 import builtins
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from koinon.domain import errors, wire
 from koinon.domain.manifest import Manifest
 
 UNKNOWN_SIZE = -1
+PER_RUN = 3  # of so many troubles of research code in a run more than the code crosses
+_NAMES, _SHAPES, _DIMENSIONS = 3, 2, 4
 _PLACE = re.compile(r"([A-Za-z0-9_./-]{1,100}\.py):([0-9]{1,6})")
 
 
@@ -33,10 +35,11 @@ class TrainerTrouble(Exception):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a trouble of a project may name: contract and layout names, the package's files, the layout's sizes."""
+    """What a trouble of a run may name: contract and layout names, the layout's sizes, the package's files and how
+    many lines each has."""
 
     names: frozenset[str]
-    files: frozenset[str]
+    files: Mapping[str, int]
     sizes: frozenset[int]
 
 
@@ -45,18 +48,28 @@ CODES = frozenset({
     "bad_request", "not_prepared", "too_large", "unavailable", "timeout", "worker_died", "out_of_memory", "internal",
     "data_unreadable", "data_column", "data_type", "data_level", "data_range", "data_missing", "too_few_records",
     "one_class", "metric", "package_invalid", "learner_invalid", "learner_error", "layout", "shape", "nan_loss",
-    "nan_update", "nan_prediction", "prediction_range", "strategy",
+    "nan_update", "nan_prediction", "prediction_range", "strategy", "out_of_disk",
 })  # fmt: skip
 
 
-def vocabulary(manifest: Manifest, parameters: dict[str, Any], files: Iterable[str]) -> Vocabulary:
-    """`files` are the paths in the project's package."""
+def vocabulary(manifest: Manifest, parameters: dict[str, Any], files: Mapping[str, int]) -> Vocabulary:
+    """`files` are the paths in the project's package, with the number of lines."""
     layout = manifest.layout(parameters)
     columns = [column.name for column in manifest.contract.columns]
     names = [*columns, *manifest.contract.feature_names(), *(t.name for t in layout), *manifest.parameters]
     sizes = {1, manifest.contract.inputs(), *(n for tensor in layout for n in tensor.shape)}
-    sizes |= {value for value in parameters.values() if isinstance(value, int)}
-    return Vocabulary(frozenset([*names, *manifest.metrics]), frozenset(files), frozenset(sizes))
+    sizes |= {n for name in ("batch_size", "hidden") if isinstance(n := parameters.get(name), int)}
+    return Vocabulary(frozenset([*names, *manifest.metrics]), files, frozenset(sizes))
+
+
+def of_research_code(error: BaseException) -> bool:
+    """Could research code have chosen to fail like this?"""
+    return isinstance(error, TrainerTrouble | errors.Invalid | errors.TooLarge)
+
+
+def bare(trouble: wire.Trouble) -> wire.Trouble:
+    """Nothing but the code, and the incident that the agent drew."""
+    return wire.Trouble(code=trouble.code, incident=trouble.incident)
 
 
 def describe(error: BaseException, words: Vocabulary | None, incident: str) -> wire.Trouble:
@@ -76,19 +89,18 @@ def describe(error: BaseException, words: Vocabulary | None, incident: str) -> w
         code = "internal"
     known = words.names if words else frozenset()
     kind = _builtin(type(error).__name__) if not isinstance(error, errors.KoinonError) else type(error).__name__
-    return wire.Trouble(code=code, error=kind, names=tuple(n for n in names if n in known)[:20], incident=incident)
+    return wire.Trouble(code=code, error=kind, names=_named(names, known), incident=incident)
 
 
 def _of_trainer(said: dict[str, Any], words: Vocabulary | None, incident: str) -> wire.Trouble:
     given = str(said.get("code", ""))
-    known = words or Vocabulary(frozenset(), frozenset(), frozenset())
-    place = _PLACE.fullmatch(str(said.get("place", "")))
+    known = words or Vocabulary(frozenset(), {}, frozenset())
     return wire.Trouble(
         code=given if given in CODES else "trainer",
         error=_builtin(said.get("error")),
-        place=place[0] if place and place[1] in known.files else "",
-        names=tuple(dict.fromkeys(n for n in _list(said.get("names"))[:20] if isinstance(n, str) and n in known.names)),
-        shapes=tuple(_shape(shape, known.sizes) for shape in _list(said.get("shapes"))[:8]),
+        place=_place(str(said.get("place", "")), known.files),
+        names=_named(_list(said.get("names")), known.names),
+        shapes=tuple(_shape(shape, known.sizes) for shape in _list(said.get("shapes"))[:_SHAPES]),
         incident=incident,
     )
 
@@ -108,5 +120,19 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _place(said: str, files: Mapping[str, int]) -> str:
+    """A file of the package and, if it has that line, the line; without leading zeros, which could say something."""
+    found = _PLACE.fullmatch(said)
+    if found is None or found[1] not in files:
+        return ""
+    line = int(found[2])
+    return f"{found[1]}:{line}" if 1 <= line <= files[found[1]] else found[1]
+
+
+def _named(names: Sequence[Any], known: frozenset[str]) -> tuple[str, ...]:
+    """Sorted, since an order could say something."""
+    return tuple(sorted({n for n in names if isinstance(n, str) and n in known})[:_NAMES])
+
+
 def _shape(shape: Any, sizes: frozenset[int]) -> tuple[int, ...]:
-    return tuple(n if type(n) is int and n in sizes else UNKNOWN_SIZE for n in _list(shape)[:8])
+    return tuple(n if type(n) is int and n in sizes else UNKNOWN_SIZE for n in _list(shape)[:_DIMENSIONS])

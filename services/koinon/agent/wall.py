@@ -7,11 +7,12 @@ here ends. It answers one JSON line on the file descriptor `report`: `{"walls": 
 runs the command.
 
 Walls (man 7 namespaces): `network` own network namespace with loopback only; `processes` own pid namespace, whose end
-ends every process in it; `files` the folders in `hide` are covered by an empty tmpfs, except what `keep` names, and
-everything but `writable` is read-only. The command runs in a nested user namespace, where none of these mounts can be
-undone (man 7 mount_namespaces, "Restrictions on mount namespaces").
+ends every process in it; `files` an empty tmpfs covers what `hide` names, except what `keep` names, except what `hide`
+names in there, to any depth; everything but `writable` is read-only. The command runs in a nested user namespace, where
+none of these mounts can be undone (man 7 mount_namespaces, "Restrictions on mount namespaces"), without capabilities.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -27,8 +28,10 @@ from typing import Any, NoReturn
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+_PR_CAPBSET_DROP = 24
 _MOUNT_SETATTR, _AT_RECURSIVE, _ATTR_RDONLY = 442, 0x8000, 1
 _AT_FDCWD = -100
+_MACHINE = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,6 +54,10 @@ def _read_only(path: str, *, on: bool) -> None:
     _call("syscall", _MOUNT_SETATTR, _AT_FDCWD, path.encode(), flags, buffer, ctypes.c_size_t(len(attributes)))
 
 
+def _prctl(option: int, value: int) -> None:
+    _call("prctl", option, value, 0, 0, 0)
+
+
 def _new_user(flags: int) -> None:
     """A new user namespace in which the present user keeps its number."""
     uid, gid = os.getuid(), os.getgid()
@@ -70,49 +77,74 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _cover(folder: str, keep: list[str]) -> None:
-    """An empty tmpfs over `folder`, through which only the paths of `keep` show."""
-    held = [(path, os.open(path, os.O_PATH), os.path.isdir(path)) for path in keep if _inside(path, folder)]
-    _mount("none", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
-    for path, handle, is_folder in held:
-        if is_folder:
-            os.makedirs(path, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
-        _mount(f"/proc/self/fd/{handle}", path, None, _MS_BIND | _MS_REC)
+def _shown(path: str, entries: dict[str, bool]) -> bool:
+    """Whether the entry that encloses `path` most closely keeps it (True); without one it shows."""
+    around = [entry for entry in entries if entry != path and _inside(path, entry)]
+    return entries[max(around, key=len)] if around else True
+
+
+def _bind(handle: int, path: str, *, folder: bool) -> None:
+    """Shows again at `path`, in a cover, what was opened before it was covered."""
+    os.makedirs(path if folder else os.path.dirname(path), exist_ok=True)
+    if not folder:
+        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+    _mount(f"/proc/self/fd/{handle}", path, None, _MS_BIND | _MS_REC)
+
+
+def _cover_all(hide: list[str], keep: list[str]) -> None:
+    """Covers what `hide` names, shows what `keep` names, to any depth: the innermost of them decides, a tie keeps."""
+    real = {os.path.realpath(path): False for path in hide if os.path.exists(path)}
+    real |= {os.path.realpath(path): True for path in keep if os.path.exists(path)}
+    links = {path: os.path.realpath(path) for path in keep if os.path.exists(path)}
+    real.pop("/", None)
+    held = {path: (os.open(path, os.O_PATH), os.path.isdir(path)) for path, kept in real.items() if kept}
+    for path in sorted(real):  # NB: a folder comes before what lies in it
+        shows = _shown(path, real)
+        if real[path] and not shows:
+            _bind(held[path][0], path, folder=held[path][1])
+        elif not real[path] and shows:
+            if os.path.isdir(path):
+                _mount("none", path, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=4m,mode=755")
+            else:
+                _mount(os.devnull, path, None, _MS_BIND)
+    for handle, _ in held.values():
         os.close(handle)
-
-
-def _outermost(paths: list[str]) -> list[str]:
-    """`paths` that exist, without those below another one."""
-    real = sorted({os.path.realpath(path) for path in paths if os.path.exists(path)})
-    return [path for path in real if not any(other != path and _inside(path, other) for other in real)]
+    for path in (path for path in links if not os.path.lexists(path)):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.symlink(links[path], path)
 
 
 def _close_files(order: dict[str, Any]) -> None:
     """Builds the wall `files` in the present mount namespace."""
-    writable = _outermost(order["writable"])
-    keep = _outermost([*order["keep"], *writable])
+    writable = sorted({os.path.realpath(path) for path in order["writable"]})
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    for folder in _outermost(order["hide"]):
-        if folder == "/" or folder in keep:
-            continue
-        _cover(folder, keep)
+    _cover_all(order["hide"], [*order["keep"], *writable])
     for path in writable:
         _mount(path, path, None, _MS_BIND)
-    if os.path.isdir("/dev/shm"):
+    if os.path.isdir("/dev"):
+        os.makedirs("/dev/shm", exist_ok=True)
         options = f"size={int(order['shared_memory'])},mode=1777"
         _mount("none", "/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
         writable.append("/dev/shm")
+        with contextlib.suppress(FileExistsError):
+            os.symlink("/proc/self/fd", "/dev/fd")
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    # A user namespace more would give the command mounts of its own, which no watch sees: only the one of `_run`.
+    with open("/proc/sys/user/max_user_namespaces", "w") as file:
+        file.write("1")
+    for name in _MACHINE:  # where a root in a namespace would still be the machine's
+        if os.path.exists(name):
+            _mount(name, name, None, _MS_BIND)
     _read_only("/", on=True)
     for path in [*writable, "/proc"]:
         _read_only(path, on=False)
 
 
-def _prctl(option: int, value: int) -> None:
-    _call("prctl", option, value, 0, 0, 0)
+def _drop_capabilities() -> None:
+    """So that also a root has none after exec: man 7 capabilities, "Capability bounding set"."""
+    with contextlib.suppress(OSError):  # EINVAL beyond the last one
+        for number in range(64):
+            _prctl(_PR_CAPBSET_DROP, number)
 
 
 def _run(order: dict[str, Any], *, nested: bool) -> NoReturn:
@@ -121,6 +153,7 @@ def _run(order: dict[str, Any], *, nested: bool) -> NoReturn:
         os.setsid()
         if nested:
             _new_user(_NEWNS)
+            _drop_capabilities()
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
@@ -132,7 +165,7 @@ def _run(order: dict[str, Any], *, nested: bool) -> NoReturn:
     os._exit(127)
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     """Process ids below `root`, by /proc."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
@@ -159,11 +192,9 @@ def _kill_all(*, in_namespace: bool) -> None:
             except ProcessLookupError:
                 return
         else:
-            for pid in _descendants(os.getpid()):
-                try:
+            for pid in descendants(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
@@ -186,8 +217,7 @@ def _watch(child: int, *, in_namespace: bool) -> int:
                 try:
                     pid, status = os.waitpid(-1, os.WNOHANG)
                 except ChildProcessError:
-                    ended = True
-                    break
+                    pid, status, ended = 0, 0, True
                 if pid == 0:
                     break
                 if pid == child:
@@ -217,14 +247,11 @@ def _first(order: dict[str, Any]) -> int:
     """Process 1 of the new pid namespace."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     walls: dict[str, Any] = {"network": True, "processes": True, "files": True}
-    try:
-        _loopback_up()
-    except OSError as error:
-        walls["network"] = str(error)
-    try:
-        _close_files(order)
-    except OSError as error:
-        walls["files"] = str(error)
+    for name, build in (("network", _loopback_up), ("files", lambda: _close_files(order))):
+        try:
+            build()
+        except OSError as error:
+            walls[name] = str(error)
     _report(order, walls)
     child = os.fork()
     if child == 0:

@@ -23,12 +23,13 @@ class Watch:
             if _libc.inotify_add_watch(self._events, os.fsencode(folder), mask) < 0:
                 raise OSError(ctypes.get_errno(), f"inotify_add_watch {folder}")
 
-    def wait(self) -> bool:
-        """True after a change; False when closed."""
-        ready, _, _ = select.select([self._events, self._waking], [], [])
+    def wait(self, seconds: float | None = None) -> bool:
+        """True after a change, or after `seconds`; False when closed."""
+        ready, _, _ = select.select([self._events, self._waking], [], [], seconds)
         if self._waking in ready:
             return False
-        os.read(self._events, 2**16)
+        if self._events in ready:
+            os.read(self._events, 2**16)
         return True
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import typer
 from koinon.cli import output
 
 if TYPE_CHECKING:
+    from koinon.domain.grant import Resources
     from koinon.domain.manifest import Manifest
 
 Site = Annotated[Path, typer.Option("--site", help="The site's folder, with its root key for this command.")]
@@ -31,6 +32,10 @@ def grant(
     vouch_all: Annotated[bool, typer.Option("--vouch-all", help="You compared the fingerprints of all.")] = False,
     min_sites: Annotated[int, typer.Option(min=3, help="Smallest number of hospitals in a sum.")] = 3,
     min_others: Annotated[int, typer.Option(min=2, help="How many of them besides you must be vouched for.")] = 2,
+    cpus: Annotated[int, typer.Option(min=1, help="Processor cores its training may use.")] = 1,
+    memory: Annotated[float, typer.Option(min=1, help="GiB of memory; training beyond it is ended.")] = 4,
+    disk: Annotated[float, typer.Option(min=0.1, help="GiB of disk; training beyond it is ended.")] = 16,
+    fit_seconds: Annotated[int, typer.Option(min=1, help="Longest training of a round; then it is ended.")] = 3_600,
     manifest: Annotated[Path | None, typer.Option(help="The manifest's file, if the agent has not fetched it.")] = None,
     yes: Yes = False,
     json: output.Json = False,
@@ -43,12 +48,15 @@ def grant(
     Examples
       koinon grant heart --site lyon --vouch nice --vouch lille
       koinon grant heart --site lyon --dataset heart --days 30 --vouch-all --yes
+      koinon grant heart --site lyon --vouch-all --cpus 4 --memory 16 --fit-seconds 600
     """
     import time
 
     from koinon.agent import config, setup
     from koinon.domain import errors
+    from koinon.domain.grant import Resources
 
+    resources = Resources(cpus=cpus, memory=int(memory * 2**30), disk=int(disk * 2**30), fit_seconds=fit_seconds)
     found = _manifest(site, project, manifest)
     settings = config.read(site)
     name = dataset or (next(iter(settings.datasets)) if len(settings.datasets) == 1 else None)
@@ -57,7 +65,7 @@ def grant(
         raise errors.Invalid("Say which data set.", where="--dataset", todo=f"This site has {listed}.")
     vouched = [m.site for m in found.members if m.site != settings.name] if vouch_all else list(vouch or [])
     if not json:
-        _explain(found, settings.name, name, days, vouched)
+        _explain(found, settings.name, name, days, vouched, resources)
     if len(vouched) < min_others:
         raise errors.Invalid(
             f"A sum needs {min_others} other hospitals that you vouched for; you named {len(vouched)}.",
@@ -73,6 +81,7 @@ def grant(
         vouched=vouched,
         days=days,
         now=time.time(),
+        resources=resources,
         min_sites=min_sites,
         min_others=min_others,
     )
@@ -135,7 +144,8 @@ def _manifest(site: Path, project: str, file: Path | None) -> "Manifest":
     )
 
 
-def _explain(manifest: "Manifest", site: str, dataset: str, days: float, vouched: list[str]) -> None:
+def _explain(manifest: "Manifest", site: str, dataset: str, days: float, vouched: list[str],
+             resources: "Resources") -> None:  # fmt: skip
     """The project as a hospital's IT should read it before signing."""
     from koinon.domain import keys
 
@@ -168,6 +178,12 @@ def _explain(manifest: "Manifest", site: str, dataset: str, days: float, vouched
             ),
             ("Noise", noise),
             ("At most", f"{manifest.limits.rounds} rounds, {manifest.limits.releases} results"),
+            (
+                "Training gets",
+                f"{resources.cpus} processor core{'s' * (resources.cpus > 1)}, "
+                f"{resources.memory / 2**30:g} GiB of memory, {resources.disk / 2**30:g} GiB of disk, "
+                f"{resources.fit_seconds} s a round; beyond them it is ended",
+            ),
             ("Results go to", ", ".join(f"{r.name} ({r.recipient})" for r in manifest.recipients)),
             ("Holds until", f"{days:g} days from now, or until you revoke it"),
         )

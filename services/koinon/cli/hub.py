@@ -112,7 +112,9 @@ def backup(
     from koinon.store import backup as copies
 
     copies.backup(url(dir, database), out.absolute())
-    _done(json, f"{out} ({output.size(out.stat().st_size)}). Keep DIR/keys with it, apart and safe.", file=str(out))
+    output.done(
+        json, f"{out} ({output.size(out.stat().st_size)}). Keep DIR/keys with it, apart and safe.", file=str(out)
+    )
 
 
 @app.command("restore")
@@ -136,7 +138,7 @@ def restore(
     dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with HubLock(dir):
         copies.restore(url(dir, database), source.absolute())
-    _done(json, f"Restored from {source}. Start it: koinon hub serve --dir {dir}", file=str(source))
+    output.done(json, f"Restored from {source}. Start it: koinon hub serve --dir {dir}", file=str(source))
 
 
 def url(folder: Path, database: str | None) -> str:
@@ -156,10 +158,3 @@ def store(folder: Path, database: str | None) -> "Iterator[Store]":
         yield found
     finally:
         found.close()
-
-
-def _done(json: bool, text: str, **values: object) -> None:
-    if json:
-        output.emit(values)
-    else:
-        output.say(text)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while waiting.")]
 
 
 def emit(value: Any) -> None:
@@ -19,6 +18,14 @@ def emit(value: Any) -> None:
 
 def say(text: str = "") -> None:
     print(text)
+
+
+def done(json: bool, text: str, **values: object) -> None:
+    """What was done: `values` for programs, or a sentence."""
+    if json:
+        emit(values)
+    else:
+        say(text)
 
 
 def note(text: str) -> None:

@@ -7,9 +7,7 @@ import typer
 
 from koinon.cli import output
 
-Strategy = Annotated[
-    str, typer.Option(envvar="STRATEGY", help="fedavg, fedprox, scaffold, fedadam, fedyogi or fedadagrad.")
-]
+Strategy = Annotated[str, typer.Option(help="fedavg, fedprox, scaffold, fedadam, fedyogi or fedadagrad.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,11 +17,9 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     strategy: Strategy = "fedavg",
-    rounds: Annotated[int, typer.Option(envvar="ROUNDS", min=1, max=1000)] = 15,
-    seed: Annotated[int, typer.Option(envvar="SEED", min=0)] = 42,
-    sites_down: Annotated[
-        int, typer.Option(envvar="SITES_DOWN", min=0, max=1, help="Hospitals that lose power in the first round.")
-    ] = 0,
+    rounds: Annotated[int, typer.Option(min=1, max=1000)] = 15,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+    sites_down: Annotated[int, typer.Option(min=0, max=1, help="Hospitals that lose power in the first round.")] = 0,
     out: Annotated[Path, typer.Option(help="Where report.html and report.json go.")] = Path("build/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the hub's and the hospitals' folders in OUT.")] = False,
     json: output.Json = False,
@@ -39,7 +35,6 @@ def demo(
     Examples
       koinon demo
       koinon demo --strategy fedyogi --sites-down 1 --rounds 5 --seed 43
-      STRATEGY=fedyogi ROUNDS=5 make demo
     """
     import signal
 

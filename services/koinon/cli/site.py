@@ -41,7 +41,7 @@ def init(
 
     if renew:
         certificate = setup.renew(folder, now=time.time())
-        _done(
+        output.done(
             json,
             f"Keys of epoch {certificate.epoch} until {output.when(certificate.not_after)}.",
             epoch=certificate.epoch,
@@ -177,7 +177,9 @@ def _change(folder: Path, hub: str | None, datasets: dict[str, str], *, json: bo
         {"name": known.name, "hub": hub or known.hub, "datasets": {**known.datasets, **datasets}}, where="site.yaml"
     )
     config.write(folder, changed)
-    _done(json, f"{known.name}: hub {changed.hub}, data sets {', '.join(changed.datasets) or 'none'}.", site=known.name)
+    output.done(
+        json, f"{known.name}: hub {changed.hub}, data sets {', '.join(changed.datasets) or 'none'}.", site=known.name
+    )
 
 
 def _required(value: str | None, option: str) -> str:
@@ -192,10 +194,3 @@ def _required(value: str | None, option: str) -> str:
 
 def _status(row: dict[str, Any]) -> dict[str, Any]:
     return dict(row.get("status") or {})
-
-
-def _done(json: bool, text: str, **values: object) -> None:
-    if json:
-        output.emit(values)
-    else:
-        output.say(text)

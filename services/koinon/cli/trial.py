@@ -168,7 +168,7 @@ def explain(error: Any, agreed: Contract) -> errors.KoinonError:
     """A trainer's error in full: here it is your own data and code, so its text is shown."""
     what, todo = _ADVICE.get(error.code, (f"It failed ({error.code})", "koinon check --debug shows more."))
     text = str(error.text).strip().splitlines()
-    detail = f": {text[-1][:300]}." if text else "."
+    detail = f": {text[-1][:300]}." if text and text[-1].lower() not in what.lower() else "."
     shapes = " and ".join("×".join(map(str, shape)) for shape in error.shapes)
     if shapes:
         todo = f"Shapes: {shapes}; the contract gives {agreed.inputs()} inputs. {todo}"

@@ -1,6 +1,5 @@
 """HTTP to the hub: bearer token, problem documents as errors, calls that are safe to repeat, event streams."""
 
-import ipaddress
 import json
 import random
 import time
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from koinon.domain import errors
+from koinon.domain.loopback import is_loopback
 
 ATTEMPTS = 4
 READ_SECONDS = 60.0
@@ -26,13 +26,6 @@ def check_url(url: str) -> str:
             "Plain http would show your token to the network.", where=url, todo="Use the hub's https:// address."
         )
     return url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def problem(response: httpx.Response) -> errors.KoinonError:
@@ -91,6 +84,7 @@ class Connection:
         self._call("DELETE", path)
 
     def exists(self, path: str) -> bool:
+        """Whether there is something to get, without getting it."""
         try:
             self._call("HEAD", path)
         except errors.NotFound:

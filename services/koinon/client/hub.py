@@ -10,9 +10,7 @@ from koinon.client import manifests, settings
 from koinon.client.http import Connection
 from koinon.client.projects import Project
 from koinon.client.runs import Run
-from koinon.domain import errors, keys
-
-PROTOCOL = 1
+from koinon.domain import errors, keys, wire
 
 
 def connect(url: str | None = None, *, token: str | None = None) -> "Hub":
@@ -56,9 +54,9 @@ class Hub:
         """Protocol, version, signing key, recipient and fingerprint. Raises Unsupported for another protocol."""
         if self._about is None:
             about = self.connection.get("/v1/hub")
-            if about.get("protocol") != PROTOCOL:
+            if about.get("protocol") != wire.PROTOCOL:
                 raise errors.Unsupported(
-                    f"The hub speaks protocol {about.get('protocol')}, this SDK {PROTOCOL}.",
+                    f"The hub speaks protocol {about.get('protocol')}, this SDK {wire.PROTOCOL}.",
                     where=self.connection.url,
                     todo="Install the version of koinon that the hub's operator names.",
                 )

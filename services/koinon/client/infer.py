@@ -105,7 +105,10 @@ def _read(data: Path) -> list[_Seen]:
         raise errors.NotFound("There is no such file.", where=str(data)) from None
     with file:
         reader = csv.reader(file)
-        heads = [head.strip() for head in next(reader, [])]
+        try:
+            heads = [head.strip() for head in next(reader, [])]
+        except UnicodeDecodeError:
+            raise _not_utf8(data) from None
         if len(heads) < 2:
             raise errors.Invalid("A table has at least two columns, separated by commas.", where=data.name)
         if len(set(heads)) < len(heads) or "" in heads:
@@ -123,10 +126,14 @@ def _read(data: Path) -> list[_Seen]:
                 for column, text in zip(columns, row, strict=True):
                     column.add(text)
         except UnicodeDecodeError:
-            raise errors.Invalid("This is not UTF-8 text.", where=data.name, todo="Save it as UTF-8 CSV.") from None
+            raise _not_utf8(data) from None
     if columns[0].rows == 0:
         raise errors.Invalid("The file has no rows.", where=data.name)
     return columns
+
+
+def _not_utf8(data: Path) -> errors.Invalid:
+    return errors.Invalid("This is not UTF-8 text.", where=data.name, todo="Save it as UTF-8 CSV.")
 
 
 def _column(seen: _Seen, *, role: str) -> dict[str, Any]:

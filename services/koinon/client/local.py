@@ -5,6 +5,7 @@ with the `with` block, with Ctrl-C, or with whoever started it, whatever becomes
 """
 
 import atexit
+import fcntl
 import shutil
 import sys
 import tempfile
@@ -72,6 +73,7 @@ class Local(Hub):
     def start(self) -> None:
         """Hub, user, key, then every hospital: enrolled, started, seen."""
         address = self.folder / "hub" / "address"
+        _require_unused(self.folder)
         address.unlink(missing_ok=True)
         began = time.monotonic()
         hub = ["hub", "serve", "--dir", str(self.folder / "hub"), "--port", "0", "--away-after", str(self.away_after)]
@@ -213,6 +215,19 @@ def _chosen(sites: int | Mapping[str, str | Path]) -> dict[str, Path]:
     if len(chosen) < 3:
         raise errors.Invalid("A federation has at least 3 sites: fewer hide nobody.", where="sites")
     return chosen
+
+
+def _require_unused(folder: Path) -> None:
+    """Raises Conflict, before anything is changed, if a hub runs in the folder."""
+    try:
+        with (folder / "hub" / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
+    except BlockingIOError:
+        raise errors.Conflict(
+            "A federation is already running here.", where=str(folder), todo="Use it, stop it, or name another folder."
+        ) from None
 
 
 def _in_parallel(work: Callable[[str], None], sites: Iterable[str]) -> None:

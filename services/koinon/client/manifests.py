@@ -97,5 +97,7 @@ def members(hub: "Hub", sites: Iterable[str] | None) -> list[dict[str, str]]:
 
 
 def hub_has_it(hub: "Hub", package: packages.Package) -> None:
+    """Uploads the package unless the hub has it."""
     path = f"/v1/packages/{package.sha256}"
-    hub.connection.put(path, package.content)
+    if not hub.connection.exists(path):
+        hub.connection.put(path, package.content)

@@ -46,6 +46,13 @@ class InitVote(Signed):
     sha256: Hash
 
 
+class Ballot(Wire):
+    """A site's InitVote, and the certificate of the key that signed it."""
+
+    certificate: Certificate
+    vote: InitVote
+
+
 class Keys(Signed):
     """Two ephemeral X25519 keys and a commitment to the self-mask seed. Says: my update is durable."""
 
@@ -157,7 +164,8 @@ class Task(Wire):
     phase: Phase
     deadline: float
     model: ArtifactRef | None = None
-    upload: bool = False  # round 0: this site is asked for the agreed first weights
+    upload: bool = False  # round 0: this site is asked for the agreed first weights,
+    ballots: tuple[Ballot, ...] = ()  # on which these sites agreed
     counted: int | None = None  # Scaffold: the newest round in whose sum this site's control variate is
     roster: Roster | None = None
     inbox: dict[Name, Base64] | None = None

@@ -24,7 +24,8 @@ _DESCRIPTION = """The hub of a Koinon federation: hospitals train models togethe
 stays inside its walls.
 
 Researchers send `Authorization: Bearer TOKEN`; sites sign their requests (RFC 9421). Errors are problem documents
-(RFC 9457) that say what was wrong (`detail`), where (`where`) and what to do (`todo`). Times are seconds since 1970.
+(RFC 9457) that say what was wrong (`detail`), where (`where`) and what to do (`todo`). Times are seconds since 1970;
+those of events, which their hashes cover, are whole milliseconds.
 """
 
 

@@ -17,6 +17,7 @@ from koinon.gateway.hub import Hub
 from koinon.gateway.problems import described
 from koinon.store.records import Event
 
+MAX_SEQ = 2**53 - 1
 router = APIRouter(tags=["runs"])
 HEARTBEAT_SECONDS = 15.0
 
@@ -87,12 +88,12 @@ async def events(
     run: str,
     request: Request,
     user: Researcher,
-    after: Annotated[int, Query(ge=0)] = 0,
-    last_event_id: Annotated[str | None, Header()] = None,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQ)] = 0,
+    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> Any:
     hub = auth.hub_of(request)
     if last_event_id and last_event_id.isdigit():
-        after = max(after, int(last_event_id))
+        after = min(max(after, int(last_event_id)), MAX_SEQ)
     found = await anyio.to_thread.run_sync(hub.store.events, run, after)
     if not found and after == 0:
         raise NotFound(f"There is no run {run}.")

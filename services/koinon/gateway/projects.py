@@ -113,8 +113,13 @@ async def put_package(sha256: Sha256, request: Request, user: Researcher) -> Res
 )
 @router.head("/v1/packages/{sha256}", include_in_schema=False)
 async def get_package(sha256: Sha256, request: Request, who: Either) -> Response:
-    path: Path = auth.hub_of(request).folder.packages / sha256
-    if not await anyio.to_thread.run_sync(path.is_file):
+    hub = auth.hub_of(request)
+    path: Path = hub.folder.packages / sha256
+
+    def is_here() -> bool:  # both: a hub that died between them needs the package again
+        return hub.store.has_package(sha256) and path.is_file()
+
+    if not await anyio.to_thread.run_sync(is_here):
         raise NotFound("There is no such package.", where=f"package {sha256[:12]}")
     return FileResponse(path, media_type="application/octet-stream")
 

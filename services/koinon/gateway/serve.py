@@ -22,15 +22,14 @@ from koinon.gateway.hub import Hub
 from koinon.scheduler.look import Pace
 from koinon.store.lock import HubLock
 
-DEFAULT_PORT = 8470
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 STOP_SECONDS = 10  # that requests under way get to finish
 
 
 def serve(
     folder: Path,
-    host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
+    host: str,
+    port: int,
     database: str | None = None,
     artifacts: str | None = None,
     *,

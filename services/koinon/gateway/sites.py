@@ -5,7 +5,8 @@ A task stands in the long-poll's answer until the site has answered it; a site d
 """
 
 import json
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -36,6 +37,7 @@ from koinon.store.records import SiteRow
 
 router = APIRouter(tags=["sites"])
 POLL_SECONDS = 25.0
+_Consent = TypeVar("_Consent", Grant, Revocation)
 _SIGNED = described(Unauthenticated, Unsupported, Unavailable)
 
 
@@ -139,7 +141,7 @@ def _enrol(hub: Hub, content: bytes) -> dict[str, Any]:
 async def poll(
     request: Request,
     caller: Site,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
     wait: Annotated[float, Query(ge=0, le=POLL_SECONDS, description="Seconds.")] = POLL_SECONDS,
 ) -> Response:
     hub = auth.hub_of(request)
@@ -173,8 +175,8 @@ async def post_bundle(
     request: Request,
     caller: Site,
     run: str,
-    round: Annotated[int, Query(ge=0)],
-    attempt: Annotated[int, Query(ge=1)],
+    round: Annotated[int, Query(ge=0, le=2**31 - 1)],
+    attempt: Annotated[int, Query(ge=1, le=2**31 - 1)],
     seconds: Annotated[str, Query(max_length=500)] = "",
 ) -> Response:
     hub = auth.hub_of(request)
@@ -197,8 +199,8 @@ async def post_trouble(
     request: Request,
     caller: Site,
     run: str,
-    round: Annotated[int, Query(ge=0)],
-    attempt: Annotated[int, Query(ge=1)],
+    round: Annotated[int, Query(ge=0, le=2**31 - 1)],
+    attempt: Annotated[int, Query(ge=1, le=2**31 - 1)],
 ) -> Response:
     hub = auth.hub_of(request)
     content = await auth.signed_body(request, caller, 2**16)
@@ -250,17 +252,7 @@ async def put_certificate(request: Request, caller: Site) -> Any:
     responses={**_SIGNED, **described(Invalid, Untrusted, NotFound, Conflict)},
 )
 async def put_grant(request: Request, caller: Site) -> Response:
-    hub = auth.hub_of(request)
-    content = await auth.signed_body(request, caller, 2**20)
-
-    def keep() -> None:
-        grant = Grant.parse(content, where="grant")
-        _check_consent(hub, caller, grant)
-        hub.store.put_grant(grant)
-        hub.scheduler.grants_changed(grant.manifest)
-
-    await anyio.to_thread.run_sync(keep)
-    return Response(status_code=204)
+    return await _keep(request, caller, Grant, auth.hub_of(request).store.put_grant)
 
 
 @router.put(
@@ -271,14 +263,18 @@ async def put_grant(request: Request, caller: Site) -> Response:
     responses={**_SIGNED, **described(Invalid, Untrusted, NotFound)},
 )
 async def put_revocation(request: Request, caller: Site) -> Response:
+    return await _keep(request, caller, Revocation, auth.hub_of(request).store.put_revocation)
+
+
+async def _keep(request: Request, caller: Caller, kind: type[_Consent], put: Callable[[_Consent], object]) -> Response:
     hub = auth.hub_of(request)
     content = await auth.signed_body(request, caller, 2**20)
 
     def keep() -> None:
-        revocation = Revocation.parse(content, where="revocation")
-        _check_consent(hub, caller, revocation)
-        hub.store.put_revocation(revocation)
-        hub.scheduler.grants_changed(revocation.manifest)
+        document = kind.parse(content, where=kind.__name__.lower())
+        _check_consent(hub, caller, document)
+        put(document)
+        hub.scheduler.grants_changed(document.manifest)
 
     await anyio.to_thread.run_sync(keep)
     return Response(status_code=204)

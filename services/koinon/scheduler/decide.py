@@ -257,7 +257,7 @@ def _missing(attempt: AttemptView) -> str:
     told = [f"{site} reported {attempt.troubles[site]}." for site in sorted(attempt.troubles)[:8]]
     if attempt.awaited:
         when = datetime.fromtimestamp(attempt.deadline, UTC).strftime("%H:%M:%S UTC")
-        told.append(f"{_names(attempt.awaited)} did not answer by {when}.")
+        told.append(f"No answer yet from {_names(attempt.awaited)}, awaited until {when}.")
     return " ".join(told)
 
 

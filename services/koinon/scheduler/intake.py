@@ -174,14 +174,10 @@ class Intake:
             stored = self._store.messages(attempt.run, attempt.round, attempt.number, Phase.KEYS).get(message.site)
             if stored is not None and Participant.parse(stored).keys != message:
                 raise Conflict(f"{message.site} already sent other keys for this attempt.")
-        elif isinstance(message, Shares):
-            hub.add_shares(message)
-        elif isinstance(message, Masked):
-            hub.add_masked(message)
-        elif isinstance(message, Vote):
-            hub.add_vote(message)
         elif isinstance(message, Release):
             hub.add_release(message)
+        else:
+            _add(hub, message)
 
     def _count(self, progress: Progress, certificate: Certificate, phase: Phase, message: Signed, now: float) -> None:
         """Verifies and stores. Any failure to store puts the whole attempt in doubt: it is read again then."""
@@ -204,12 +200,8 @@ class Intake:
         if isinstance(message, Keys):
             hub.add_keys(message, certificate, now)
             body = Participant(certificate=certificate, keys=message).encode()
-        elif isinstance(message, Shares):
-            hub.add_shares(message)
-        elif isinstance(message, Masked):
-            hub.add_masked(message)
-        elif isinstance(message, Vote):
-            hub.add_vote(message)
+        else:
+            _add(hub, message)
         try:
             self._store.put_message(*key, phase, certificate.site, body)
         except KoinonError:
@@ -226,3 +218,13 @@ class Intake:
             with suppress(Untrusted):  # a corrupt site's share: another quorum may do
                 progress.masks = hub.open_keys()
                 progress.openable_at = now
+
+
+def _add(hub: HubAttempt, message: Signed) -> None:
+    """Shares, Masked or a Vote into the attempt. Raises Conflict if the site said otherwise before, Untrusted."""
+    if isinstance(message, Shares):
+        hub.add_shares(message)
+    elif isinstance(message, Masked):
+        hub.add_masked(message)
+    elif isinstance(message, Vote):
+        hub.add_vote(message)

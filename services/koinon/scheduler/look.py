@@ -48,11 +48,11 @@ def view(progress: Progress, now: float, pace: Pace, booted: float, last_seen: C
         phase_seconds=manifest.deadlines.phase,
         gather_until=max(booted, run.created) + pace.gather,
         give_up=max(booted, progress.idle_since) + patience,
-        round=_round(progress, now),
+        round=_round(progress),
     )
 
 
-def _round(progress: Progress, now: float) -> RoundView | None:
+def _round(progress: Progress) -> RoundView | None:
     round, attempt = progress.round, progress.attempt
     if round is None or attempt is None:
         return None

@@ -13,7 +13,7 @@ from koinon.artifacts import sealing
 from koinon.domain import layout, tensors
 from koinon.domain.errors import Invalid, Untrusted
 from koinon.domain.run import Kind, Phase, RoundState, is_final
-from koinon.domain.wire import InitVote, Masked, Participant, Release, Shares, Trouble, Vote
+from koinon.domain.wire import Ballot, InitVote, Masked, Participant, Release, Shares, Trouble, Vote
 from koinon.protection.hub import HubAttempt
 from koinon.protection.masking import Mask
 from koinon.store.records import Attempt, Fold, GrantRow, Project, Round, Run
@@ -69,6 +69,7 @@ class Progress:
     openable_at: float = 0.0
     asked: str = ""
     asked_until: float = 0.0
+    ballots: tuple[Ballot, ...] = ()  # round 0: what shows the asked site that the others built the same weights
     weights: Path | None = None  # round 0: the sealed first weights, whole
 
     @property
@@ -134,7 +135,7 @@ class Progress:
         if place != self.place:
             self.troubles, self.arrivals, self.took = {}, {}, {}
             self.hub, self.fold, self.releases, self.masks, self.openable_at = None, None, {}, None, 0.0
-            self.asked, self.asked_until, self.weights = "", 0.0, None
+            self.asked, self.asked_until, self.ballots, self.weights = "", 0.0, (), None
         self.place, self.attempt = place, attempt
         self.answered, self.votes, self.spooled = set(), {}, {}
         if attempt is not None and self.hub is None and attempt.phase is Phase.KEYS:

@@ -16,7 +16,7 @@ from koinon.aggregation.spool import Spool
 from koinon.domain.errors import Conflict, Invalid, Untrusted
 from koinon.domain.keys import Certificate
 from koinon.domain.run import Kind, Phase, RunState
-from koinon.domain.wire import Opening
+from koinon.domain.wire import Ballot, InitVote, Opening
 from koinon.scheduler.decide import (
     Action,
     Advance,
@@ -165,6 +165,7 @@ class Steps:
             progress.spooled = {site: upload for site, upload in progress.spooled.items() if site not in batch}
 
     def _ask(self, progress: Progress, action: AskWeights) -> None:
+        progress.ballots = self._ballots(progress, action)
         progress.asked, progress.asked_until, progress.weights = action.site, action.until, None
         try:
             self._intake.part_arrived(
@@ -172,6 +173,16 @@ class Steps:
             )  # the hub may have stopped after the last part
         except (Invalid, Untrusted):
             return  # nothing, or nothing usable, is there yet
+
+    def _ballots(self, progress: Progress, action: AskWeights) -> tuple[Ballot, ...]:
+        """The votes for the agreed weights, with the certificates of the keys that signed them."""
+        stored = self._store.messages(progress.run.id, action.round, action.attempt, Phase.INIT)
+        votes = [InitVote.parse(body, where=site) for site, body in sorted(stored.items())]
+        return tuple(
+            Ballot(certificate=self._certificate_of(vote.site), vote=vote)
+            for vote in votes
+            if vote.sha256 == action.sha256
+        )
 
     def _commit(self, progress: Progress, action: Commit) -> None:
         attempt, round, run = progress.attempt, progress.round, progress.run

@@ -42,7 +42,7 @@ def tasks(progress: Progress) -> dict[str, bytes]:
     body = encode(Task(**common))
     result = dict.fromkeys(progress.awaited, body)
     if progress.asked in result:
-        result[progress.asked] = encode(Task(**common, upload=True))
+        result[progress.asked] = encode(Task(**common, upload=True, ballots=progress.ballots))
     return result
 
 

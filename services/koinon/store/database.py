@@ -118,11 +118,6 @@ class Database:
         with self._read() as connection:
             connection.execute(sa.select(1))
 
-    def get_meta(self, key: str) -> str | None:
-        with self._read() as connection:
-            value = connection.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
-            return None if value is None else str(value)
-
     def set_meta(self, key: str, value: str) -> None:
         with self._write() as connection:
             self._put(connection, schema.meta, {"key": key}, {"value": value})

@@ -157,6 +157,8 @@ def read(path: Path, declared: Contract, conditions: frozenset[str] = frozenset(
     """
     wanted = [c for c in declared.columns if c.role != "ignored" or c.name in conditions]
     cells = _cells(path, [column.name for column in wanted])
+    if cells.empty:
+        raise TrainerError("data_unreadable", f"{path}: the file has no rows")
     table = Table(len(cells))
     for column in wanted:
         _check(column, cells[column.name], table)
@@ -173,7 +175,8 @@ def _cells(path: Path, names: list[str]) -> pd.DataFrame:
         absent = [name for name in names if name not in found]
         twice = [name for name in names if found.count(name) > 1]
         if absent or twice:
-            what = f"no column {absent}" if absent else f"column {twice} twice"
+            what = f"no column {', '.join(absent)}" if absent else f"column {', '.join(twice)} twice"
+            what += "; is it separated by commas?" if len(found) < 2 else ""
             raise TrainerError("data_column", f"{path}: {what}", names=absent or twice)
         if ragged is not None:
             raise TrainerError("data_unreadable", f"{path}: line {ragged} has not {len(found)} cells")
@@ -207,7 +210,7 @@ def _check(column: Column, cells: "pd.Series[str]", table: Table) -> None:
     within = ~absent
     if column.type == "category" or column.levels:
         meaning = {word: canonical(str(word)) for word in text.unique()}
-        levels = text.map(meaning).to_numpy(dtype=object)
+        levels = text.map(meaning).to_numpy(dtype=object, copy=True)
         levels[absent] = None
         table.texts[column.name] = levels
         if column.levels:

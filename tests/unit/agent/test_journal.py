@@ -94,11 +94,33 @@ def test_a_round_is_trained_once_and_counted_once(tmp_path: Path) -> None:
     counts = journal.counts(NAME, "run000", 2)
     assert (counts.rounds, counts.counted) == (2, True)
     assert journal.counts("0" * 64, "run000", 2).rounds == 0
+    assert (counts.releases, counts.released) == (1, True)  # from the first round on
     evaluation = opening(MANIFEST, round=3, kind=Kind.EVALUATE)
     journal.join(evaluation, "state", Phase.KEYS, b"keys")
     assert journal.counts(NAME, "run111", 1).releases == 1
-    assert journal.counts(NAME, "run000", 3).released
+    assert not journal.counts(NAME, "run111", 1).released
+    assert [journal.counts(NAME, "run000", number).scored for number in (3, 4)] == [0, 1]
     journal.close()
+
+
+def test_first_weights_are_counted_apart(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    first = opening(MANIFEST, round=0, kind=Kind.INIT, model=None, base=None)
+    journal.join(first, None, Phase.INIT, b"vote")
+    counts = journal.counts(NAME, "run000", 0)
+    assert (counts.inits, counts.rounds, counts.releases, counts.counted) == (1, 0, 0, True)
+    assert not journal.counts(NAME, "run111", 0).counted
+    assert journal.project("run000") == NAME
+    journal.close()
+
+
+def test_troubles_of_a_run_are_counted_over_restarts(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    assert [journal.count_trouble("run000") for _ in range(2)] == [1, 2]
+    journal.close()
+    again = open_journal(tmp_path)
+    assert (again.count_trouble("run000"), again.count_trouble("run111")) == (3, 1)
+    again.close()
 
 
 def test_control_variates_are_remembered(tmp_path: Path) -> None:

@@ -157,3 +157,24 @@ def test_a_hub_that_went_back_is_noticed() -> None:
 def test_rounds_from_before_a_restore_are_refused() -> None:
     refused("old_epoch", check, round=5, floor=5)
     check(round=6, floor=5)
+
+
+def test_a_run_has_its_rounds_and_a_few_void_ones() -> None:
+    last = int(opening(MANIFEST).parameters["rounds"]) + 1 + policy.VOID_ROUNDS
+    check(round=last)
+    refused("run_too_long", check, round=last + 1)
+
+
+def test_a_run_is_scored_once_and_after_void_rounds() -> None:
+    check(kind=Kind.EVALUATE, counts=Counts(1, 1, released=True, scored=policy.VOID_ROUNDS))
+    over = Counts(1, 1, released=True, scored=policy.VOID_ROUNDS + 1)
+    refused("scored_before", check, kind=Kind.EVALUATE, counts=over)
+    check(counts=over)
+
+
+def test_first_weights_are_counted_too() -> None:
+    small = manifests.build(limits={"rounds": 2})
+    first: dict[str, Any] = {"round": 0, "kind": Kind.INIT, "model": None, "base": None}
+    check(small, counts=Counts(2, 0, inits=1), **first)
+    check(small, counts=Counts(0, 0, counted=True, inits=2), **first)
+    refused("rounds_spent", check, small, counts=Counts(0, 0, inits=2), **first)

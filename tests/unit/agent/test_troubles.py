@@ -14,7 +14,7 @@ from tests.unit.agent.openings import opening
 from tests.unit.domain import manifests
 
 MANIFEST = manifests.build()
-WORDS = troubles.vocabulary(MANIFEST, dict(opening(MANIFEST).parameters), ["model.py", "risk/net.py"])
+WORDS = troubles.vocabulary(MANIFEST, dict(opening(MANIFEST).parameters), {"model.py": 12, "risk/net.py": 3})
 INCIDENT = "0123456789ab"
 
 
@@ -59,7 +59,7 @@ def test_any_answer_becomes_a_trouble_within_the_vocabulary(said: Any) -> None:
     assert trouble.code in troubles.CODES | {"trainer"}
     assert set(trouble.names) <= WORDS.names
     assert {n for shape in trouble.shapes for n in shape} <= WORDS.sizes | {UNKNOWN_SIZE}
-    assert trouble.place.partition(":")[0] in WORDS.files | {""}
+    assert trouble.place.partition(":")[0] in {*WORDS.files, ""}
 
 
 def test_the_agents_own_errors_cross_as_codes() -> None:
@@ -74,3 +74,31 @@ def test_the_agents_own_errors_cross_as_codes() -> None:
         trouble = troubles.describe(error, WORDS, INCIDENT)
         assert (trouble.code, trouble.names) == (code, names)
         assert "Anna" not in trouble.model_dump_json()
+
+
+def test_a_place_is_a_line_that_the_file_has_in_one_form() -> None:
+    shown = {
+        "model.py:12": "model.py:12", "model.py:13": "model.py", "model.py:0": "model.py",
+        "model.py:0009": "model.py:9", "risk/net.py:9": "risk/net.py", "other.py:1": "",
+    }  # fmt: skip
+    for said, place in shown.items():
+        assert troubles.describe(TrainerTrouble({"code": "shape", "place": said}), WORDS, INCIDENT).place == place
+
+
+def test_what_research_code_may_choose_is_small() -> None:
+    said = {"code": "shape", "names": ["num", "cp=2", "age", "cp=3"], "shapes": [[4, 4, 4, 4, 4], [42], [4]]}
+    trouble = troubles.describe(TrainerTrouble(said), WORDS, INCIDENT)
+    assert trouble.names == ("age", "cp=2", "cp=3")
+    # 42 is the seed, no size of anything
+    assert trouble.shapes == ((4, 4, 4, 4), (UNKNOWN_SIZE,))
+    backwards = said | {"names": list(reversed(["num", "cp=2", "age", "cp=3", "age"]))}
+    assert troubles.describe(TrainerTrouble(backwards), WORDS, INCIDENT).names == trouble.names
+
+
+def test_a_bare_trouble_is_a_code() -> None:
+    said = {"code": "shape", "error": "KeyError", "place": "model.py:1", "names": ["age"], "shapes": [[4]]}
+    found = troubles.bare(troubles.describe(TrainerTrouble(said), WORDS, INCIDENT))
+    assert found.model_dump(exclude_defaults=True) == {"code": "shape", "incident": INCIDENT}
+    assert troubles.of_research_code(TrainerTrouble(said))
+    assert troubles.of_research_code(NotFinite("update/weight", "trainer"))
+    assert not troubles.of_research_code(Refusal("revoked", "no"))

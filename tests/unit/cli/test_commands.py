@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,11 +212,6 @@ def test_help_starts_fast() -> None:
         "heavy = {'pydantic', 'httpx', 'numpy', 'rich', 'sqlalchemy', 'torch'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
-    best = 9.0
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ, "COLUMNS": "80"}
-        )
-        best = min(best, time.perf_counter() - began)
-    assert best < 1.0  # 0.2 s on an idle core; the modules above are what this is about
+    environment = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr

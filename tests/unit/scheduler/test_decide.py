@@ -97,7 +97,7 @@ def test_an_attempt_with_too_few_is_made_again_without_training() -> None:
     (retry,) = decide(within(attempt(Phase.MASKED, NAMES[:2])), LATER)
     assert isinstance(retry, Retry)
     assert (retry.attempt, retry.phase, retry.deadline) == (2, Phase.KEYS, LATER + 60)
-    assert "nantes, nice did not answer" in retry.reason
+    assert "No answer yet from nantes, nice" in retry.reason
     hopeless = attempt(Phase.SHARES, troubles={"nice": "a", "lyon": "b"})
     assert isinstance(decide(within(hopeless), NOW)[0], Retry)
     (failed,) = decide(within(attempt(Phase.MASKED, NAMES[:2], number=3)), LATER)

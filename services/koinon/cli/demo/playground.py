@@ -52,7 +52,7 @@ def _how_to(federation: Local, folder: Path) -> None:
         f"""
 Ready to go. The hub's fingerprint: {keys.fingerprint(about["signing"])}
 
-In another terminal:
+In another terminal, with the environment in which koinon is installed (. build/venv/bin/activate):
   export KOINON_CONFIG={client.absolute()}
   koinon project create heart --template --contract {data.parent / contract}
   for site in {" ".join(federation.data)}; do

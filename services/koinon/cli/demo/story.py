@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from koinon.cli import doctor, watching
-from koinon.cli.demo import figures, holdings, page
+from koinon.cli.demo import figures, holdings
 from koinon.client import manifests
 from koinon.client.local import Local, local
 from koinon.client.progress import Step
@@ -52,17 +52,21 @@ def tell(settings: Settings, *, quiet: bool = False) -> dict[str, Any]:
     """The whole demonstration; its report, which is also in `settings.out` as report.json and report.html."""
     if settings.strategy not in STRATEGIES:
         raise errors.Invalid(
-            f'There is no strategy "{settings.strategy}".', where="STRATEGY", todo=f"There are {', '.join(STRATEGIES)}."
+            f'There is no strategy "{settings.strategy}".',
+            where="--strategy",
+            todo=f"There are {', '.join(STRATEGIES)}.",
         )
     console = Console(highlight=False, soft_wrap=True, quiet=quiet)
     out = settings.out.absolute()
     folder = out / "federation"
     shutil.rmtree(folder, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("MPLCONFIGDIR", str(out.parent / "cache" / "matplotlib"))
+    folder.mkdir(mode=0o700, parents=True)
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     try:
+        from koinon.cli.demo import page  # it imports matplotlib, which looks for that folder and writes into it
+
         with _baseline(settings.seed) as baseline:
-            walls = _introduce(console, settings)
+            walls = _introduce(console)
             with _federation(console, settings, folder) as federation:
                 story = _train(console, settings, federation, baseline)
                 held = holdings.look(console, federation, story.run)
@@ -92,7 +96,7 @@ def _federation(console: Console, settings: Settings, folder: Path) -> Local:
     return local(folder=folder, away_after=away_after, say=lambda line: console.print(f"[dim]{line}[/]"))
 
 
-def _introduce(console: Console, settings: Settings) -> list[doctor.Finding]:
+def _introduce(console: Console) -> list[doctor.Finding]:
     console.print("[bold]Koinon[/] trains one model at four hospitals; no record leaves one, no update can be read.")
     console.print(f"[dim]{heart.CREDIT}[/]\n")
     walls = list(doctor.walls())
