@@ -1,5 +1,7 @@
 """`koinon grant` and `koinon revoke`: a hospital's consent, in plain words first."""
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +10,6 @@ import typer
 from koinon.cli import output
 
 if TYPE_CHECKING:
-    from koinon.domain.grant import Resources
     from koinon.domain.manifest import Manifest
 
 Site = Annotated[Path, typer.Option("--site", help="The site's folder, with its root key for this command.")]
@@ -53,6 +54,7 @@ def grant(
     import time
 
     from koinon.agent import config, setup
+    from koinon.cli import plainwords
     from koinon.domain import errors
     from koinon.domain.grant import Resources
 
@@ -64,8 +66,13 @@ def grant(
         listed = ", ".join(settings.datasets) or "none: koinon site init --data"
         raise errors.Invalid("Say which data set.", where="--dataset", todo=f"This site has {listed}.")
     vouched = [m.site for m in found.members if m.site != settings.name] if vouch_all else list(vouch or [])
-    if not json:
-        _explain(found, settings.name, name, days, vouched, resources)
+    words = plainwords.lines(
+        found, site=settings.name, dataset=name, days=days, vouched=vouched, resources=resources, min_sites=min_sites,
+        min_others=min_others,
+    )  # fmt: skip
+    if not (json and yes):  # who is asked has seen the page; stdout stays JSON
+        with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+            _explain(found, settings.name, vouched, words)
     if len(vouched) < min_others:
         raise errors.Invalid(
             f"A sum needs {min_others} other hospitals that you vouched for; you named {len(vouched)}.",
@@ -144,57 +151,16 @@ def _manifest(site: Path, project: str, file: Path | None) -> "Manifest":
     )
 
 
-def _explain(manifest: "Manifest", site: str, dataset: str, days: float, vouched: list[str],
-             resources: "Resources") -> None:  # fmt: skip
-    """The project as a hospital's IT should read it before signing."""
-    from koinon.domain import keys
+def _explain(manifest: "Manifest", site: str, vouched: list[str], lines: list[tuple[str, str]]) -> None:
+    from koinon.cli import plainwords
 
-    contract = manifest.contract
-    used = [column.name for column in contract.columns if column.role != "ignored"]
-    code = manifest.model.package
-    what = (
-        f"the researcher's own code, package {code[:16]}…"
-        if code
-        else f"the audited template {manifest.model.template}"
-    )
-    noise = "No noise is added: what the sum of all hospitals says about a patient is not bounded."
     output.say(f"Project {manifest.name}  {manifest.digest()}")
     output.say()
-    output.fields(
-        (
-            ("What for", manifest.purpose),
-            ("What runs here", what),
-            (
-                "On",
-                f"the data set {dataset}, {len(used)} columns: {', '.join(used[:20])}{', …' if len(used) > 20 else ''}",
-            ),
-            ("Cohorts", ", ".join(manifest.cohorts)),
-            ("Needs", f"at least {contract.min_records} rows"),
-            ("Leaves here", "masked updates only, readable as a sum over hospitals and in no other way"),
-            (
-                "The sum has",
-                f"at least {manifest.protection.min_sites} hospitals, "
-                f"{manifest.protection.min_others} of them others that you vouched for",
-            ),
-            ("Noise", noise),
-            ("At most", f"{manifest.limits.rounds} rounds, {manifest.limits.releases} results"),
-            (
-                "Training gets",
-                f"{resources.cpus} processor core{'s' * (resources.cpus > 1)}, "
-                f"{resources.memory / 2**30:g} GiB of memory, {resources.disk / 2**30:g} GiB of disk, "
-                f"{resources.fit_seconds} s a round; beyond them it is ended",
-            ),
-            ("Results go to", ", ".join(f"{r.name} ({r.recipient})" for r in manifest.recipients)),
-            ("Holds until", f"{days:g} days from now, or until you revoke it"),
-        )
-    )
+    output.fields(lines)
     output.say()
     output.table(
         ("hospital", "fingerprint of its root key", ""),
-        (
-            (m.site, keys.fingerprint(m.root), "you" if m.site == site else "vouched for" if m.site in vouched else "")
-            for m in manifest.members
-        ),
+        plainwords.members(manifest, site, vouched),
         none="No hospital.",
     )
     output.say()
