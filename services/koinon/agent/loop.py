@@ -91,11 +91,10 @@ class Agent:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _status(self) -> SiteStatus:
-        doing = [f"{_doing(task)} round {task.opening.round} of {run}" for run, task in self._lanes.busy().items()]
+        busy = [f"{_doing(task)} round {task.opening.round} of {run}" for run, task in self._lanes.busy().items()]
+        doing = "; ".join([*busy[:1], *([f"and {len(busy) - 1} more"] if busy[1:] else [])]) or "idle"
         free = shutil.disk_usage(self.site.folder.path).free
-        return SiteStatus(
-            version=self._version, doing=("; ".join(doing) or "idle")[:80], disk_free=free, clock=self.site.clock()
-        )
+        return SiteStatus(version=self._version, doing=doing[:80], disk_free=free, clock=self.site.clock())
 
     def _take(self, polled: Polled) -> None:
         for task in polled.tasks:
@@ -246,7 +245,8 @@ class Agent:
         where = {"run": opening.run, "round": opening.round, "attempt": opening.attempt, "phase": task.phase}
         if isinstance(error, TrainerTrouble):
             trainer = self.trainers.known(opening.manifest)
-            text = trainer.lines.of_incident(troubles.incident_of(error)) if trainer else ""
+            told = trainer.lines.of_incident(troubles.incident_of(error)) if trainer else ""
+            text = told or f"{type(error).__name__}: {error}"
             site.log.event("trouble", incident=incident, code=trouble.code, text=text, **where)
         else:
             site.log.failure("trouble", error, incident, code=trouble.code, **where)
