@@ -63,11 +63,11 @@ install:
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
   --custom-compile-command "make lock"
-ALL := --extra gateway --extra agent --extra worker --extra demo
+DEMO := --extra gateway --extra agent --extra worker --extra demo
 lock: $(UV)
-	@$(COMPILE) $(UPGRADE) $(ALL) pyproject.toml locks/dev.in -o locks/dev.txt
-	@$(COMPILE) -c locks/dev.txt $(ALL) pyproject.toml locks/build.in -o locks/demo.txt
-	@for image in gateway agent worker; do $(COMPILE) -c locks/dev.txt --extra $$image pyproject.toml locks/build.in -o locks/$$image.txt; done
+	@$(COMPILE) $(UPGRADE) $(DEMO) --extra operator pyproject.toml locks/dev.in -o locks/dev.txt
+	@$(COMPILE) -c locks/dev.txt $(DEMO) pyproject.toml locks/build.in -o locks/demo.txt
+	@for image in gateway agent operator worker; do $(COMPILE) -c locks/dev.txt --extra $$image pyproject.toml locks/build.in -o locks/$$image.txt; done
 	@echo uv | $(COMPILE) - -o locks/uv.txt
 
 clean:
