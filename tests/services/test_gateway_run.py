@@ -90,7 +90,7 @@ def vanish(site: Hospital, round: int, phase: Phase) -> None:
 
 
 def test_dropout_costs_only_its_own_contribution(tmp_path: Path) -> None:
-    with hubs.running(tmp_path / "hub") as hub, Federation(hub, deadlines={"train": 60, "phase": 5}) as federation:
+    with hubs.running(tmp_path / "hub") as hub, Federation(hub, deadlines={"train": 60, "phase": 10}) as federation:
         nice = federation.sites["nice"]
         federation.start()
         for phase in (Phase.SHARES, Phase.MASKED, Phase.SURVIVORS, Phase.UNMASK):
@@ -115,7 +115,7 @@ def test_too_few_sites_fail_with_names(tmp_path: Path) -> None:
 
 
 def test_released_but_not_opened_round_is_void_and_the_model_stays(tmp_path: Path) -> None:
-    with hubs.running(tmp_path / "hub") as hub, Federation(hub, deadlines={"train": 60, "phase": 5}) as federation:
+    with hubs.running(tmp_path / "hub") as hub, Federation(hub, deadlines={"train": 60, "phase": 10}) as federation:
         federation.start()
         for name in ("nice", "lyon"):
             federation.sites[name].before = lambda task: (task.opening.round, task.phase) != (1, Phase.UNMASK)
