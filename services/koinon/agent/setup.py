@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 
-from koinon.agent import config, hub
+from koinon.agent import config, consents, hub
 from koinon.agent.config import Folder, Settings
 from koinon.agent.marker import write_durable
 from koinon.artifacts import keyfiles
 from koinon.domain import httpsig, wire
-from koinon.domain.errors import Conflict, Invalid, NotFound, Unauthenticated, Unavailable, Untrusted
+from koinon.domain.errors import Conflict, NotFound, Unauthenticated, Unavailable, Untrusted
 from koinon.domain.grant import Grant, Resources, Revocation
 from koinon.domain.keys import Certificate, SigningKey, fingerprint
 from koinon.domain.manifest import Manifest
@@ -147,35 +147,24 @@ def make_grant(
     or `site.yaml`.
     """
     paths, settings = Folder(folder), config.read(folder)
-    root, name = _root_key(paths), manifest.digest()
-    if manifest.root_of(settings.name) != root.public:
-        raise Invalid(f"The manifest does not name {settings.name} with this root key.", where="manifest.members")
     settings.dataset(dataset, paths)
-    peers: dict[str, Any] = {}
-    for peer in vouched:
-        if peer == settings.name:
-            continue
-        peers[peer] = manifest.root_of(peer)
-        if peers[peer] is None:
-            raise Invalid(f"{peer} is not a member of {manifest.name}.", where="vouched")
-    grant = Grant.of(
-        {
-            "manifest": name,
-            "site": settings.name,
-            "not_before": int(now) - 1,
-            "expires": int(now + days * 86_400),
-            "dataset": dataset,
-            "vouched": peers,
-            "min_sites": min_sites,
-            "min_others": min_others,
-            "resources": (resources or Resources()).model_dump(),
-        },
-        where="grant",
-    ).signed(root)
+    signed = consents.grant(
+        manifest,
+        _root_key(paths),
+        settings.name,
+        dataset=dataset,
+        vouched=vouched,
+        days=days,
+        now=now,
+        resources=resources,
+        min_sites=min_sites,
+        min_others=min_others,
+    )
+    name = manifest.digest()
     paths.make()
     write_durable(paths.manifests / f"{name}.json", manifest.encode())
-    write_durable(paths.grants / f"{name}.json", grant.encode())
-    return grant
+    write_durable(paths.grants / f"{name}.json", signed.encode())
+    return signed
 
 
 def revoke(folder: Path, manifest: str, *, now: float) -> Revocation:
@@ -183,9 +172,9 @@ def revoke(folder: Path, manifest: str, *, now: float) -> Revocation:
     paths, settings = Folder(folder), config.read(folder)
     if not (paths.grants / f"{manifest}.json").exists():
         raise NotFound(f"{settings.name} has not granted {manifest[:12]}….", where="revoke", todo="koinon project list")
-    revocation = Revocation(manifest=manifest, site=settings.name, time=int(now)).signed(_root_key(paths))
-    write_durable(paths.revocations / f"{manifest}.json", revocation.encode())
-    return revocation
+    signed = consents.revocation(manifest, _root_key(paths), settings.name, now=now)
+    write_durable(paths.revocations / f"{manifest}.json", signed.encode())
+    return signed
 
 
 def _call(url: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
