@@ -1,20 +1,16 @@
 """`koinon grant` and `koinon revoke`: a hospital's consent, in plain words first."""
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koinon.cli import output
+from koinon.cli import granting, output
 
 if TYPE_CHECKING:
     from koinon.domain.manifest import Manifest
 
 Site = Annotated[Path, typer.Option("--site", help="The site's folder, with its root key for this command.")]
-Project = Annotated[str, typer.Argument(help="Name or hash of the project, as this site received it.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,22 +19,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def grant(
-    project: Project,
+    project: granting.Project,
     site: Site = Path(),
-    dataset: Annotated[str | None, typer.Option(help="Which data set; not needed if there is one.")] = None,
-    days: Annotated[float, typer.Option(min=0.0001, max=3650, help="How long the grant holds.")] = 90,
-    vouch: Annotated[
-        list[str] | None, typer.Option(help="A hospital whose fingerprint you compared; repeat it.")
-    ] = None,
-    vouch_all: Annotated[bool, typer.Option("--vouch-all", help="You compared the fingerprints of all.")] = False,
-    min_sites: Annotated[int, typer.Option(min=3, help="Smallest number of hospitals in a sum.")] = 3,
-    min_others: Annotated[int, typer.Option(min=2, help="How many of them besides you must be vouched for.")] = 2,
-    cpus: Annotated[int, typer.Option(min=1, help="Processor cores its training may use.")] = 1,
-    memory: Annotated[float, typer.Option(min=1, help="GiB of memory; training beyond it is ended.")] = 4,
-    disk: Annotated[float, typer.Option(min=0.1, help="GiB of disk; training beyond it is ended.")] = 16,
-    fit_seconds: Annotated[int, typer.Option(min=1, help="Longest training of a round; then it is ended.")] = 3_600,
-    manifest: Annotated[Path | None, typer.Option(help="The manifest's file, if the agent has not fetched it.")] = None,
-    yes: Yes = False,
+    dataset: granting.Dataset = None,
+    days: granting.Days = 90,
+    vouch: granting.Vouch = None,
+    vouch_all: granting.VouchAll = False,
+    min_sites: granting.MinSites = 3,
+    min_others: granting.MinOthers = 2,
+    cpus: granting.Cpus = 1,
+    memory: granting.Memory = 4,
+    disk: granting.Disk = 16,
+    fit_seconds: granting.FitSeconds = 3_600,
+    min_workers: granting.MinWorkers = 0,
+    max_workers: granting.MaxWorkers = 0,
+    gpus: granting.Gpus = 0,
+    manifest: granting.ManifestFile = None,
+    yes: granting.Yes = False,
     json: output.Json = False,
 ) -> None:
     """Say in plain words what a project would do here, then sign. Works offline, with the hospital's root key.
@@ -54,33 +51,16 @@ def grant(
     import time
 
     from koinon.agent import config, setup
-    from koinon.cli import plainwords
-    from koinon.domain import errors
-    from koinon.domain.grant import Resources
 
-    resources = Resources(cpus=cpus, memory=int(memory * 2**30), disk=int(disk * 2**30), fit_seconds=fit_seconds)
+    resources = granting.resources(cpus, memory, disk, fit_seconds, min_workers, max_workers, gpus)
     found = _manifest(site, project, manifest)
     settings = config.read(site)
-    name = dataset or (next(iter(settings.datasets)) if len(settings.datasets) == 1 else None)
-    if name is None:
-        listed = ", ".join(settings.datasets) or "none: koinon site init --data"
-        raise errors.Invalid("Say which data set.", where="--dataset", todo=f"This site has {listed}.")
-    vouched = [m.site for m in found.members if m.site != settings.name] if vouch_all else list(vouch or [])
-    words = plainwords.lines(
-        found, site=settings.name, dataset=name, days=days, vouched=vouched, resources=resources, min_sites=min_sites,
-        min_others=min_others,
+    name = granting.dataset(dataset, list(settings.datasets), "koinon site init --data")
+    vouched = granting.vouched(found, settings.name, vouch, vouch_all)
+    granting.ask(
+        found, settings.name, dataset=name, days=days, vouched=vouched, resources=resources, min_sites=min_sites,
+        min_others=min_others, yes=yes, json=json,
     )  # fmt: skip
-    if not (json and yes):  # who is asked has seen the page; stdout stays JSON
-        with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
-            _explain(found, settings.name, vouched, words)
-    if len(vouched) < min_others:
-        raise errors.Invalid(
-            f"A sum needs {min_others} other hospitals that you vouched for; you named {len(vouched)}.",
-            where="--vouch",
-            todo="Compare fingerprints by telephone, then name those hospitals.",
-        )
-    if not yes:
-        typer.confirm("Grant this?", abort=True, err=True)
     signed = setup.make_grant(
         site,
         found,
@@ -99,7 +79,9 @@ def grant(
         output.say(f"To end it before: koinon revoke {found.name} --site {site}")
 
 
-def revoke(project: Project, site: Site = Path(), yes: Yes = False, json: output.Json = False) -> None:
+def revoke(
+    project: granting.Project, site: Site = Path(), yes: granting.Yes = False, json: output.Json = False
+) -> None:
     """End a project here and now.
 
     Its training stops at once, and every grant made until now is void.
@@ -130,8 +112,7 @@ def _manifest(site: Path, project: str, file: Path | None) -> "Manifest":
 
     if file is not None:
         found = Manifest.parse(file.read_bytes(), where=str(file))
-        if project not in (found.name, found.digest()) and not found.digest().startswith(project):
-            raise errors.Invalid(f"This file is the manifest of {found.name}, not of {project}.", where=str(file))
+        granting.check_name(found, project, str(file))
         return found
     known = [
         Manifest.parse(path.read_bytes(), where=path.name) for path in sorted(Folder(site).manifests.glob("*.json"))
@@ -149,18 +130,3 @@ def _manifest(site: Path, project: str, file: Path | None) -> "Manifest":
         where=str(site),
         todo=f"It has {listed}. The agent fetches projects while it runs: koinon site serve {site}",
     )
-
-
-def _explain(manifest: "Manifest", site: str, vouched: list[str], lines: list[tuple[str, str]]) -> None:
-    from koinon.cli import plainwords
-
-    output.say(f"Project {manifest.name}  {manifest.digest()}")
-    output.say()
-    output.fields(lines)
-    output.say()
-    output.table(
-        ("hospital", "fingerprint of its root key", ""),
-        plainwords.members(manifest, site, vouched),
-        none="No hospital.",
-    )
-    output.say()

@@ -29,7 +29,6 @@ def lines(
     """What it is about, and what it says: one pair a line, no text of the manifest left out but its layout."""
     protection, limits = manifest.protection, manifest.limits
     sites, others = max(min_sites, protection.min_sites), max(min_others, protection.min_others)
-    gibibytes = 2**30
     found = [
         ("What for", manifest.purpose),
         ("What runs here", _what_runs(manifest)),
@@ -46,12 +45,7 @@ def lines(
         ),
         ("Noise", "No noise is added: what the sums of all hospitals say about a patient is not bounded."),
         ("At most", f"{limits.rounds} rounds, {limits.releases} results, {limits.round_bytes} bytes a round"),
-        (
-            "Training gets",
-            f"{resources.cpus} processor core{'s' * (resources.cpus > 1)}, {resources.memory / gibibytes:g} GiB of "
-            f"memory, {resources.disk / gibibytes:g} GiB of disk, {resources.fit_seconds} s a round; beyond them it is "
-            "ended",
-        ),
+        ("Training gets", _resources(resources)),
         ("Results go to", ", ".join(f"{r.name} ({r.recipient})" for r in manifest.recipients)),
         ("Run by the hub", keys.fingerprint(manifest.hub.signing)),
         ("Follows", manifest.predecessor or "no earlier project"),
@@ -81,6 +75,17 @@ def _on(manifest: Manifest, dataset: str) -> str:
 
 def _cohort(conditions: Sequence[Condition]) -> str:
     return " and ".join(f"{c.column} {c.op} {c.value}" for c in conditions) or "all rows"
+
+
+def _resources(given: Resources) -> str:
+    gibibytes = 2**30
+    gpus = f", {given.gpus} GPU{'s' * (given.gpus > 1)}" if given.gpus else ""
+    workers = f"; on Kubernetes {given.min_workers} to {given.max_workers} workers more get the same"
+    return (
+        f"{given.cpus} processor core{'s' * (given.cpus > 1)}{gpus}, {given.memory / gibibytes:g} GiB of memory, "
+        f"{given.disk / gibibytes:g} GiB of disk, {given.fit_seconds} s a round; beyond them it is ended"
+        f"{workers if given.max_workers else ''}"
+    )
 
 
 def _choice(name: str, choice: Any) -> str:

@@ -23,7 +23,7 @@ class Root(core.TyperGroup):
         debug = "--debug" in given or bool(os.environ.get("KOINON_DEBUG"))
         given = [argument for argument in given if argument != "--debug"]
         extra.update(standalone_mode=False)
-        extra["prog_name"] = "koinon"
+        extra["prog_name"] = self.name
         try:
             code = super().main(given, *rest, **extra)
         except KoinonError as error:

@@ -173,9 +173,8 @@ def _change(folder: Path, hub: str | None, datasets: dict[str, str], *, json: bo
     known = config.read(folder)
     if hub is not None:
         config.require_loopback(hub)
-    changed = config.Settings.of(
-        {"name": known.name, "hub": hub or known.hub, "datasets": {**known.datasets, **datasets}}, where="site.yaml"
-    )
+    changes = {"hub": hub or known.hub, "datasets": {**known.datasets, **datasets}}
+    changed = config.Settings.of({**known.model_dump(), **changes}, where="site.yaml")
     config.write(folder, changed)
     output.done(
         json, f"{known.name}: hub {changed.hub}, data sets {', '.join(changed.datasets) or 'none'}.", site=known.name

@@ -8,12 +8,25 @@ from koinon.domain.keys import Signed, Wire
 
 
 class Resources(Wire):
-    """What the hospital gives the project: processor cores, memory and disk in bytes, seconds a fit."""
+    """What the hospital gives the project: processor cores, memory and disk in bytes, seconds a fit.
+
+    On Kubernetes cores, memory, disk and GPUs are those of one Ray pod, and `min_workers` to `max_workers` such pods
+    may work beside the head, as the hospital has room; with none, the head trains alone. Elsewhere there is one pod.
+    """
 
     cpus: int = Field(default=1, ge=1)
     memory: int = Field(default=4 * 2**30, ge=2**28)
     disk: int = Field(default=16 * 2**30, ge=2**24)
     fit_seconds: int = Field(default=3_600, ge=1)
+    min_workers: int = Field(default=0, ge=0)
+    max_workers: int = Field(default=0, ge=0, le=1_000)
+    gpus: int = Field(default=0, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> "Resources":
+        if self.max_workers < self.min_workers:
+            raise ValueError(f"at most {self.max_workers} workers, but at least {self.min_workers}")
+        return self
 
 
 class Grant(Signed):

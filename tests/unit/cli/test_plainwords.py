@@ -2,19 +2,22 @@
 
 from typing import Any
 
+import pytest
+
 from koinon.cli import plainwords
+from koinon.domain.errors import Invalid
 from koinon.domain.grant import Resources
 from tests.unit.domain import manifests
 
 
-def page(**changes: Any) -> dict[str, str]:
+def page(resources: Resources | None = None, **changes: Any) -> dict[str, str]:
     found = plainwords.lines(
         manifests.build(**changes),
         site="lyon",
         dataset="heart",
         days=30,
         vouched=["lille", "nice"],
-        resources=Resources(cpus=2),
+        resources=resources or Resources(cpus=2),
         min_sites=4,
         min_others=2,
     )
@@ -51,3 +54,16 @@ def test_everything_a_run_may_vary_is_there_with_its_bounds() -> None:
     assert "learning_rate 0.0000001 to 10" in shown
     assert "strategy fedavg|fedprox|scaffold" in shown
     assert page()["Training gets"].startswith("2 processor cores, 4 GiB of memory")
+
+
+def test_workers_and_gpus_are_said_where_the_grant_gives_some() -> None:
+    assert "GPU" not in page()["Training gets"]
+    assert "workers" not in page()["Training gets"]
+    shown = page(Resources(gpus=2, min_workers=1, max_workers=3))["Training gets"]
+    assert "1 processor core, 2 GPUs, 4 GiB of memory" in shown
+    assert shown.endswith("1 to 3 workers more get the same")
+
+
+def test_more_workers_at_least_than_at_most_are_refused() -> None:
+    with pytest.raises(Invalid, match="at most 1 workers, but at least 2"):
+        Resources.of({"min_workers": 2, "max_workers": 1})
