@@ -22,6 +22,11 @@ class Model:
 
     Every floating-point entry of the built module's `state_dict` must be float32; all of them are trained
     and shared. Integer buffers (a counter of batches, say) stay at the value that `build` gives them.
+
+    A hospital may grant several workers. A batch is then cut into parts, one for each worker that its Grant
+    allows, and their gradients are averaged with their rows as weights: the same code, as long as the loss is
+    a mean over rows. What looks at a whole batch, as batch normalisation does, sees a part; a part may be a
+    single row, so choose batches of some rows a worker. Do not use torch.distributed: Koinon connects the workers.
     """
 
     task: str = "classification"
@@ -35,7 +40,10 @@ class Model:
         raise NotImplementedError("build(inputs) returns a torch.nn.Module")
 
     def loss(self, model: Any, x: Any, y: Any) -> Any:
-        """The mean loss of a batch, a scalar tensor: `x` is float32 (rows, inputs), `y` float32 (rows, 1)."""
+        """The mean loss of a batch's rows, a scalar tensor: `x` is float32 (rows, inputs), `y` float32 (rows, 1).
+
+        A mean, never a sum: batches differ in size, and so do the parts that several workers share.
+        """
         raise NotImplementedError("loss(model, x, y) returns a scalar tensor")
 
     def predict(self, model: Any, x: Any) -> Any:

@@ -1,5 +1,6 @@
 """The trainer as it runs in a hospital: what it answers, and that it is what the steps alone would give."""
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,13 +71,33 @@ def test_scaffold_through_http(server: Server) -> None:
         ({"metrics": ["accuracy", "c-index"]}, "metric", ["c-index"]),
         ({"cohorts": {"all": [{"column": "age", "op": ">", "value": "105"}]}}, "too_few_records", []),
         ({"cohorts": {"all": [{"column": "num", "op": ">", "value": "1"}]}}, "one_class", ["num"]),
-        ({"package_path": "/nowhere.zip", "model": {"template": "package"}}, "package_invalid", []),
     ],
 )
 def test_a_project_that_cannot_be_prepared(server: Server, change: dict[str, Any], code: str, names: list[str]) -> None:
     found = trouble(server.prepare("c" * 64, **change), 422, code)
     assert found["names"] == names
     trouble(server.round("/v1/fit", np.zeros(14), project="c" * 64), 409, "not_prepared")
+
+
+def test_packages_that_cannot_be_prepared(server: Server) -> None:
+    asked = {"model": {"template": "package"}}
+    trouble(server.prepare("c" * 64, **asked), 400, "bad_request")
+    trouble(server.prepare("c" * 64, **asked, package="d" * 64), 409, "not_prepared")
+    trouble(server.prepare("c" * 64, **asked, package=server.send_package(b"no zip")), 422, "package_invalid")
+
+
+def test_a_package_is_kept_only_under_its_own_hash(server: Server) -> None:
+    name, package = "0" * 64, b"any bytes"
+    trouble(server.client.put(f"/v1/packages/{name}", content=package), 422, "package_invalid")
+    trouble(server.prepare("c" * 64, model={"template": "package"}, package=name), 409, "not_prepared")
+    for odd in ("..%2f..%2fetc%2fpasswd", "A" * 64, "0" * 63):
+        assert server.client.put(f"/v1/packages/{odd}", content=package).status_code in (404, 422)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(server.folder / "s"))
+        caller.sendall(f"PUT /v1/packages/{name} HTTP/1.1\r\nHost: trainer\r\n".encode())
+        caller.sendall(f"Content-Length: {100 * 2**20 + 1}\r\n\r\n".encode())
+        assert caller.recv(64).startswith(b"HTTP/1.1 413 ")
+    assert not list((server.folder / "r" / "packages").glob("*.part"))
 
 
 def test_requests_that_are_wrong(server: Server) -> None:

@@ -1,5 +1,7 @@
 """A trainer in its own process, Ray and all, behind a Unix socket; and the same steps in this process, to compare."""
 
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -87,16 +89,20 @@ class Server:
         }
         return self.post("/v1/prepare", json=body)
 
-    def package(self, name: str, code: str) -> str:
+    def package(self, name: str, code: str, **changes: Any) -> str:
         """Prepares a project whose package is a zip of `code`; its layout is that of the linear model."""
-        path = self.folder / name
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("model.py", code)
         layout = [tensor.model_dump(mode="json") for tensor in LAYOUT]
         model = {"template": "package", "package": "b" * 64, "layout": layout}
-        response = self.prepare(name, model=model, package_path=str(path))
+        response = self.prepare(name, model=model, package=self.send_package(zipped(code)), **changes)
         assert response.status_code == 200, response.text
         return name
+
+    def send_package(self, package: bytes) -> str:
+        """Its hash, by which it is prepared."""
+        sha256 = hashlib.sha256(package).hexdigest()
+        response = self.client.put(f"/v1/packages/{sha256}", content=package)
+        assert response.status_code == 204, response.text
+        return sha256
 
     def round(self, path: str, *vectors: np.ndarray[Any, Any], **changes: Any) -> httpx.Response:
         parameters = {**PARAMETERS, **changes.pop("parameters", {})}
@@ -108,23 +114,7 @@ class Server:
 
     def processes(self) -> dict[int, str]:
         """All processes below the server."""
-        parents = {}
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = status.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(status.parent.name)] = int(fields[1])
-        found: dict[int, str] = {}
-        below = {self.process.pid}
-        while below:
-            below = {pid for pid, parent in parents.items() if parent in below}
-            for pid in below:
-                try:
-                    found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-                except OSError:
-                    continue
-        return found
+        return descendants(self.process.pid)
 
     def named(self, name: str) -> list[int]:
         pids = [pid for pid, command in self.processes().items() if name in command.partition(" ")[0]]
@@ -142,6 +132,35 @@ class Server:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def zipped(code: str) -> bytes:
+    """A package of one `model.py`."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("model.py", code)
+    return packed.getvalue()
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """All processes below one, with their command lines."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(status.parent.name)] = int(fields[1])
+    found: dict[int, str] = {}
+    below = {pid}
+    while below:
+        below = {child for child, parent in parents.items() if parent in below}
+        for child in below:
+            try:
+                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+    return found
 
 
 @contextmanager

@@ -4,19 +4,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LOST = "peer_lost"
+"""The code of a TrainerError that stays among driver and ranks: another rank is gone, or does not answer."""
+
 
 @dataclass(frozen=True)
 class Spec:
-    """What a group's actor is for: a package (None: the tabular template), features, and the task's kind.
+    """What a group's actors are for: a package (None: the tabular template), features, and the task's kind.
 
-    `sizes` are the dimensions that the project's manifest names; only they may show in an error.
+    A package is a zip's bytes. `scratch` is a folder for its files on each actor's machine, made if need be.
+    `sizes` are the dimensions that the project's manifest names; only they may show in an error. `parts` is how
+    many ranks may share a batch: see parts.py.
     """
 
-    package: Path | None
+    package: bytes | None
     scratch: Path
     inputs: int
     kind: str
     sizes: frozenset[int]
+    parts: int = 1
+    gpu: bool = False
 
 
 class Actor:

@@ -1,4 +1,5 @@
-"""One hospital's own Ray: a head inside this process's session, and the question whether it still lives.
+"""One project's Ray at one hospital, and the question whether it still lives: a head inside this process's session, or
+a cluster of pods whose head this process runs on.
 
 A killed raylet goes unnoticed for many seconds by those who only talk to actors, so readiness asks the
 control store and the object store themselves, and the death of either process ends this one: the agent
@@ -25,6 +26,13 @@ WATCH_SECONDS = 10.0
 MISSED = 3  # silent answers in a row before the session counts as dead
 GONE = 70  # exit status (EX_SOFTWARE): Ray is gone, start me again
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path on Linux; 103 on macOS
+_SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_register_timeout_seconds": "180",
+}
 _SESSION = "/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _PROCESSES = ("gcs_server", "raylet")
 
@@ -37,11 +45,7 @@ def start(folder: Path, *, cpus: int, store_bytes: int) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # set always: unset, Ray keeps one in the home
     os.environ |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_worker_register_timeout_seconds": "180",
+        **_SETTINGS,
         # Fixed ports otherwise, which several hospitals on one machine would fight for.
         "DASHBOARD_METRIC_PORT": str(_free_port()),
         "AUTOSCALER_METRIC_PORT": str(_free_port()),
@@ -58,6 +62,23 @@ def start(folder: Path, *, cpus: int, store_bytes: int) -> None:
         object_store_memory=store_bytes,
         _temp_dir=str(folder),
     )
+
+
+def join() -> str:
+    """Connects to the Ray that runs on this machine. Answers its token. Raises ValueError without either."""
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    if not token and (path := os.environ.get("RAY_AUTH_TOKEN_PATH")):
+        token = Path(path).read_text().strip()
+    if not token or os.environ.get("RAY_AUTH_MODE") != "token":
+        raise ValueError("a trainer on the network needs RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN.")
+    os.environ |= _SETTINGS
+    import ray
+
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise ValueError(f"no Ray runs here: {error}") from None
+    return token
 
 
 def _free_port() -> int:
@@ -123,6 +144,20 @@ def _ask() -> bool:
     except Exception as error:
         log.warning("Ray does not answer: %s", type(error).__name__)
         return False
+
+
+def oom_kills(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many processes of this container the kernel has killed for its memory; 0 where that is not told.
+
+    cgroup v2 and v1 (kernel documentation: cgroup-v2.rst, memory.events; memory.txt, 10. OOM Control).
+    """
+    for name in ("memory.events", "memory/memory.oom_control"):
+        try:
+            fields = dict(line.split(" ", 1) for line in (root / name).read_text().splitlines())
+            return int(fields["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
 
 
 def children() -> list[int]:

@@ -1,10 +1,11 @@
 """A researcher's package: a folder or zip with `model.py`, which defines one subclass of koinon.Model.
 
-Loaded in the training actor only, from the path whose hash the agent has verified.
+Loaded in the training actor only, from the bytes whose hash the agent has verified.
 """
 
 import importlib.util
 import inspect
+import io
 import shutil
 import stat
 import sys
@@ -36,15 +37,16 @@ def template() -> Loaded:
     return Loaded(tabular.Tabular, root, frozenset({"templates/tabular.py"}))
 
 
-def load(path: Path, scratch: Path) -> Loaded:
-    """The package at `path`; a zip is unpacked below `scratch`, which must be empty.
+def load(package: Path | bytes, scratch: Path) -> Loaded:
+    """The package in a folder, a zip or the bytes of one; a zip is unpacked below `scratch`, which must be empty.
 
     Raises TrainerError package_invalid, or learner_error if importing it raises.
     """
-    root = (_unpack(path, scratch) if path.is_file() else path).resolve()
+    packed = isinstance(package, bytes) or package.is_file()
+    root = (_unpack(package, scratch) if packed else Path(str(package))).resolve()
     source = root / f"{MODULE}.py"
     if not source.is_file():
-        raise TrainerError("package_invalid", f"{path} has no {MODULE}.py at its top")
+        raise TrainerError("package_invalid", f"the package has no {MODULE}.py at its top")
     files = frozenset(f.relative_to(root).as_posix() for f in root.rglob("*.py") if f.is_file())
     sys.dont_write_bytecode = True  # what runs stays what was hashed
     sys.path.insert(0, str(root))
@@ -70,10 +72,10 @@ def _only_learner(names: dict[str, object]) -> type[Model]:
     return leaves[0]
 
 
-def _unpack(path: Path, scratch: Path) -> Path:
+def _unpack(package: Path | bytes, scratch: Path) -> Path:
     """`scratch` with the files of a zip: no path leaves it, no link, bounded in number and bytes."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(package) if isinstance(package, bytes) else package) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             if len(members) > MAX_FILES or sum(member.file_size for member in members) > MAX_BYTES:
                 raise TrainerError("package_invalid", f"more than {MAX_FILES} files or {MAX_BYTES} bytes")
@@ -87,5 +89,5 @@ def _unpack(path: Path, scratch: Path) -> Path:
                 with archive.open(member) as packed, target.open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
-        raise TrainerError("package_invalid", f"{path} is neither a folder nor a zip: {error}") from None
+        raise TrainerError("package_invalid", f"the package is neither a folder nor a zip: {error}") from None
     return scratch

@@ -24,11 +24,12 @@ class Prepare(BaseModel):
 
     project: str = Field(description="The manifest's hash.")
     model: dict[str, Any] = Field(description="The manifest's model: template, and if it has one, its layout.")
-    package_path: Path | None = Field(None, description="The researcher's package, verified by the agent.")
+    package: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the package, sent before.")
     contract: dict[str, Any] = Field(description="The manifest's data contract.")
     cohorts: dict[str, list[dict[str, Any]]] = Field({"all": []}, description="Named conjunctions of conditions.")
     dataset: Path = Field(description="A CSV file on this machine.")
     metrics: list[str] = Field([], description="What the manifest asks for.")
+    parts: int = Field(1, ge=1, le=64, description="Parts of a batch: the most workers that the grant allows.")
 
 
 class Project:
@@ -50,12 +51,13 @@ class Project:
         failed = [trouble for trouble in self._rows.values() if isinstance(trouble, TrainerError)]
         if len(failed) == len(self._rows) and failed:
             raise failed[0]
-        if (request.model.get("template") == "package") != (request.package_path is not None):
-            raise TrainerError("bad_request", "a package comes with its path, a template without")
+        if (request.model.get("template") == "package") != (request.package is not None):
+            raise TrainerError("bad_request", "a package comes with its hash, a template without")
         layout = request.model.get("layout") or ()
         sizes = frozenset(int(size) for tensor in layout for size in tensor["shape"])
         inputs = len(self._contract.feature_names)
-        self.group = Group(Spec(request.package_path, scratch, inputs, self._contract.task, sizes))
+        package = _package(scratch, request.package)
+        self.group = Group(Spec(package, scratch, inputs, self._contract.task, sizes, parts=request.parts))
         self.group.start()
 
     def _add_cohort(self, name: str, table: data.Table, terms: list[dict[str, Any]]) -> None:
@@ -86,10 +88,25 @@ class Project:
         return {**self.counts[usable[0]], "cohorts": self.counts, "columns": self.columns}
 
 
+def package_file(scratch: Path, sha256: str) -> Path:
+    """Where the server keeps a package that was sent."""
+    return scratch / f"{sha256}.zip"
+
+
+def _package(scratch: Path, sha256: str | None) -> bytes | None:
+    """The package's bytes: an actor may be on another machine. Raises TrainerError not_prepared if it was not sent."""
+    try:
+        package = None if sha256 is None else package_file(scratch, sha256).read_bytes()
+    except FileNotFoundError:
+        raise TrainerError("not_prepared", f"the package {sha256} was not sent") from None
+    if package is not None and hashlib.sha256(package).hexdigest() != sha256:  # research code can write there
+        raise TrainerError("not_prepared", f"the package {sha256} was changed")
+    return package
+
+
 def fingerprint(request: Prepare) -> str:
-    """Changes with the request and with the files it names, so that preparing twice reads them once."""
-    stamps = [_stamp(path) for path in (request.dataset, request.package_path) if path is not None]
-    text = json.dumps([request.model_dump(mode="json"), stamps], sort_keys=True)
+    """Changes with the request and with the file of data it names, so that preparing twice reads it once."""
+    text = json.dumps([request.model_dump(mode="json"), _stamp(request.dataset)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,13 +1,15 @@
-"""The trainer's HTTP API, for the agent alone, on a Unix socket. Safetensors and JSON only.
+"""The trainer's HTTP API, for the agent alone: on a Unix socket, or behind a token. Safetensors and JSON only.
 
 GET  /v1/health    200 if Ray itself answers, 503 if not
+PUT  /v1/packages/SHA256  a researcher's package, before it is prepared
 POST /v1/prepare   a project: its data are read and checked, its actor started
 POST /v1/init      the first weights of a run
 POST /v1/fit       scores the model in the body, then trains it: update, control variates, report
 POST /v1/evaluate  scores the model in the body
+GET  /v1/incidents/ID  what the log says about one of the last errors
 
 A round is a function of its request: asked again, it is answered from memory or computed again, with the
-same tensors. Errors are JSON {code, error, place, names, shapes, incident}; their text stays in the log.
+same tensors. Errors are JSON {code, error, place, names, shapes, incident}; their text stays in the hospital.
 """
 
 import asyncio
@@ -19,25 +21,24 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi import Path as InPath
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
 
-from koinon.trainer import cluster, errors, projects, tensors
+from koinon.trainer import bodies, cluster, errors, projects, tensors
 from koinon.trainer.errors import TrainerError
 from koinon.trainer.projects import Prepare, Project
 from koinon.trainer.tensors import Layout, Vector
 
-CHUNK = 2**20
 KEPT_ANSWERS = 8
 KEPT_BYTES = 256 * 2**20  # a larger answer is computed again instead
-SAFETENSORS = "application/octet-stream"
+KEPT_INCIDENTS = 16
 
 Parameters = dict[str, int | str]
-M = TypeVar("M", bound=BaseModel)
+Sha256 = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Init(BaseModel):
@@ -69,11 +70,12 @@ class Call(BaseModel):
 
 @dataclass(frozen=True)
 class Settings:
-    """`scratch` for unpacked packages; seconds a round may take; bytes a body may have."""
+    """`scratch` for packages; seconds a round may take; bytes a body may have; the token that callers need."""
 
     scratch: Path
     seconds: float = 3_600.0
     max_bytes: int = 16 * 2**30
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,14 @@ class Trainer:
     def _call(self, call: Call, method: str, layout: Layout, sent: Any) -> Any:
         project = self.project(call.project)
         rows = project.rows(projects.cohort_of(call.parameters))
-        seconds = call.timeout or self.settings.seconds
-        return project.group.call(call.run, method, call.model_dump(), layout, sent, rows, seconds=seconds)
+        seconds, before = call.timeout or self.settings.seconds, cluster.oom_kills()
+        try:
+            return project.group.call(call.run, method, call.model_dump(), layout, sent, rows, seconds=seconds)
+        except TrainerError as error:
+            # In a pod the kernel ends what outgrows its limit; on a machine of its own the agent does.
+            if error.code == "worker_died" and self.settings.token is not None and cluster.oom_kills() > before:
+                error.code = "out_of_memory"
+            raise
 
 
 def create(settings: Settings) -> FastAPI:
@@ -181,10 +189,16 @@ def create(settings: Settings) -> FastAPI:
         watch.cancel()
 
     app = FastAPI(title="Koinon trainer", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
+    if settings.token is not None:
+        app.add_middleware(bodies.Guarded, token=settings.token)
+    incidents: OrderedDict[str, str] = OrderedDict()
 
     @app.exception_handler(TrainerError)
     async def expected(request: Request, error: TrainerError) -> Response:
         errors.record(error)
+        incidents[error.incident] = f"{error.code} {error.place}\n{error.text[-errors.MAX_TEXT :]}"
+        if len(incidents) > KEPT_INCIDENTS:
+            incidents.popitem(last=False)
         return JSONResponse(error.crossing(), error.status)
 
     @app.exception_handler(Exception)
@@ -196,27 +210,35 @@ def create(settings: Settings) -> FastAPI:
         ready = await request.app.state.pulse.ready()
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
+    @app.get("/v1/incidents/{incident}")
+    async def incident(incident: str) -> Response:
+        return PlainTextResponse(incidents.get(incident, ""), 200 if incident in incidents else 404)
+
+    @app.put("/v1/packages/{sha256}", status_code=204)
+    async def package(sha256: Sha256, request: Request) -> None:
+        await bodies.receive_package(request, sha256, projects.package_file(settings.scratch, sha256))
+
     @app.post("/v1/prepare")
     async def prepare(request: Request) -> Response:
-        asked = _model(Prepare, await _body(request, 2**26))
+        asked = bodies.parse(Prepare, await bodies.receive(request, 2**26))
         return JSONResponse((await _trainer(request).prepare(asked)).summary())
 
     @app.post("/v1/init")
     async def init(request: Request) -> Response:
-        body = await _body(request, 2**20)
-        asked, trainer = _model(Init, body), _trainer(request)
+        body = await bodies.receive(request, 2**20)
+        asked, trainer = bodies.parse(Init, body), _trainer(request)
         return _tensors(await trainer.once(_key("init", body), lambda: trainer.init(asked)))
 
     @app.post("/v1/fit")
     async def fit(request: Request) -> Response:
-        body = await _body(request, settings.max_bytes)
+        body = await bodies.receive(request, settings.max_bytes)
         layout, vectors, call = _call(body)
         trainer, key = _trainer(request), await asyncio.to_thread(_key, "fit", body)
         return _tensors(await trainer.once(key, lambda: trainer.fit(call, layout, vectors)))
 
     @app.post("/v1/evaluate")
     async def evaluate(request: Request) -> Response:
-        body = await _body(request, settings.max_bytes)
+        body = await bodies.receive(request, settings.max_bytes)
         layout, vectors, call = _call(body)
         trainer, key = _trainer(request), await asyncio.to_thread(_key, "evaluate", body)
         answer = await trainer.once(key, lambda: trainer.evaluate(call, layout, vectors))
@@ -236,38 +258,8 @@ def _key(method: str, body: bytearray) -> str:
 
 def _call(body: bytearray) -> tuple[Layout, dict[str, Vector], Call]:
     layout, vectors, metadata = tensors.parse(body)
-    return layout, vectors, _model(Call, metadata.get("request", "").encode())
-
-
-def _model(kind: type[M], text: bytes | bytearray) -> M:
-    try:
-        return kind.model_validate_json(bytes(text))
-    except ValidationError as error:
-        raise TrainerError("bad_request", str(error.errors(include_input=False, include_url=False))) from None
-
-
-async def _body(request: Request, limit: int) -> bytearray:
-    """The body in one buffer. Raises TrainerError too_large, before it is read where it says its length."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise TrainerError("too_large", f"{declared} bytes, {limit} at most")
-    body = bytearray(int(declared) if declared.isdigit() else 0)
-    filled = 0
-    async for chunk in request.stream():
-        end = filled + len(chunk)
-        if end > limit:
-            raise TrainerError("too_large", f"more than {limit} bytes")
-        body[filled:end] = chunk
-        filled = end
-    return body
+    return layout, vectors, bodies.parse(Call, metadata.get("request", "").encode())
 
 
 def _tensors(answer: Answer) -> Response:
-    async def chunks() -> AsyncIterator[bytes | memoryview]:
-        yield answer.header
-        for vector in answer.vectors:
-            whole = np.ascontiguousarray(vector, "<f4").view(np.uint8).data
-            for first in range(0, len(whole), CHUNK):
-                yield whole[first : first + CHUNK]
-
-    return StreamingResponse(chunks(), headers={"content-length": str(answer.size)}, media_type=SAFETENSORS)
+    return bodies.tensors(answer.header, answer.vectors, answer.size)

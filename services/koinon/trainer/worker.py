@@ -1,16 +1,23 @@
-"""The training actor: the one process that runs research code.
+"""The training actor: the process that runs research code; one of several that train together, or the only one.
 
 Every method answers {"answer": …} or {"trouble": …}: an exception of research code never travels as an
 object, since to receive one would be to unpickle it.
 """
 
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from koinon.trainer import errors, packages, steps
-from koinon.trainer.actor import Spec
+from koinon.trainer import averaging, errors, packages, peers, steps
+from koinon.trainer.actor import LOST, Spec
 from koinon.trainer.errors import TrainerError
 from koinon.trainer.tensors import Layout, Rows, Vector
 
@@ -21,16 +28,46 @@ class Worker:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._loaded = packages.template()
+        self._peers: peers.Peers = peers.Alone()
+        self._listener: socket.socket | None = None
+        self._device = "cuda" if spec.gpu and torch.cuda.is_available() else "cpu"
         steps.one_thread()
         for strategy in ("fedprox", "scaffold"):
             _warm_up(strategy)
 
-    def load(self) -> dict[str, Any]:
+    def load(self, package: bytes | None) -> dict[str, Any]:
         """Imports the package, if there is one. Answers None."""
 
         def work() -> None:
-            if self._spec.package is not None:
-                self._loaded = packages.load(self._spec.package, self._spec.scratch)
+            if package is not None:
+                self._loaded = packages.load(package, _fresh_folder(self._spec.scratch))
+
+        return self._guarded(work, ())
+
+    def leave(self) -> dict[str, Any]:
+        """Trains alone from now on. Answers None."""
+        if isinstance(self._peers, peers.Connected):
+            self._peers.close()
+        self._peers = peers.Alone()
+        return {"answer": None}
+
+    def listen(self, address: str) -> dict[str, Any]:
+        """Lets other ranks call at this machine's `address`. Answers the port."""
+
+        def work() -> int:
+            self._listener = peers.listen(address)
+            return int(self._listener.getsockname()[1])
+
+        return self._guarded(work, ())
+
+    def join(self, rank: int, addresses: list[peers.Address], secret: bytes) -> dict[str, Any]:
+        """Meets the other ranks, each at its address. Answers None."""
+
+        def work() -> None:
+            listener, self._listener = self._listener, None
+            if listener is None:
+                raise TrainerError(LOST, "join comes after listen")
+            self._peers = peers.Connected(rank, addresses, listener, secret)
 
         return self._guarded(work, ())
 
@@ -47,14 +84,18 @@ class Worker:
         return self._guarded(work, ())
 
     def fit(self, call: Mapping[str, Any], layout: Layout, vectors: Mapping[str, Vector], rows: Rows) -> dict[str, Any]:
-        """Scores the received model, then trains. Answers (vectors by prefix, report)."""
+        """Scores the received model, then trains. Answers (vectors by prefix, report); None if not rank 0."""
 
-        def work() -> tuple[dict[str, Vector], dict[str, Any]]:
+        def work() -> tuple[dict[str, Vector], dict[str, Any]] | None:
             round_ = steps.Round.of(call["seed"], call["site"], call["round"], call["parameters"])
             built = self._matching(call, layout)
-            scores = steps.evaluate(built, rows, vectors["model"])
-            answer, seconds = steps.fit(built, rows, round_, vectors)
-            return answer, {"rows": len(rows.train_y), "seconds": seconds, "evaluation": scores}
+            first = self._peers.rank == 0
+            scores = steps.evaluate(built, rows, vectors["model"]) if first else {}
+            answer, seconds = steps.fit(built, rows, round_, vectors, self._gradients())
+            if self._peers.size > 1 and not self._peers.agree(_digest(answer)):
+                raise TrainerError("learner_invalid", "the ranks end with different models: the learner keeps state")
+            report = {"rows": len(rows.train_y), "seconds": seconds, "evaluation": scores}
+            return (answer, report) if first else None
 
         return self._guarded(work, _sizes(layout, call))
 
@@ -68,8 +109,12 @@ class Worker:
 
         return self._guarded(work, _sizes(layout, call))
 
+    def _gradients(self) -> steps.Gradients:
+        return steps.whole if self._spec.parts == 1 else averaging.Averaged(self._spec.parts, self._peers)
+
     def _build(self, parameters: Mapping[str, int | str], seed: int) -> steps.Built:
-        return steps.Built(self._loaded.learner, steps.Task(self._spec.inputs, self._spec.kind, parameters), seed)
+        task = steps.Task(self._spec.inputs, self._spec.kind, parameters)
+        return steps.Built(self._loaded.learner, task, seed, self._device)
 
     def _matching(self, call: Mapping[str, Any], layout: Layout) -> steps.Built:
         """A fresh learner whose state has the layout of the model that came. Raises TrainerError layout."""
@@ -95,6 +140,26 @@ def _sizes(layout: Layout, call: Mapping[str, Any]) -> set[int]:
     """Dimensions that the other side has sent itself."""
     batch = call["parameters"].get("batch_size", 1)
     return {int(batch), *(size for _, shape in layout for size in shape)}
+
+
+def _digest(answer: Mapping[str, Vector]) -> bytes:
+    found = hashlib.sha256()
+    for vector in answer.values():
+        found.update(np.ascontiguousarray(vector).data)
+    return found.digest()
+
+
+def _fresh_folder(scratch: Path) -> Path:
+    """An empty folder below `scratch`, named after this process; those of dead processes go."""
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in scratch.glob("package-*-*"):
+        try:
+            os.kill(int(old.name.split("-")[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(old, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue
+    return Path(tempfile.mkdtemp(prefix=f"package-{os.getpid()}-", dir=scratch))
 
 
 def _warm_up(strategy: str) -> None:
