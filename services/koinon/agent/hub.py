@@ -6,23 +6,22 @@ grows. What the hub answers is data: bounded, and checked before it is used.
 
 import email.utils
 import hashlib
-import json
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import httpx
 
-from koinon.domain import canonical, errors, httpsig, wire
-from koinon.domain.errors import KoinonError, TooLarge, Unauthenticated, Unavailable, Untrusted
+from koinon.agent import link
+from koinon.domain import canonical, httpsig, wire
+from koinon.domain.errors import KoinonError, TooLarge, Unavailable, Untrusted
 from koinon.domain.keys import SigningKey
 
-MAX_ANSWER = 64 * 2**20  # a roster of 300 sites has about 1 MiB
 POLL_SECONDS = 25.0
 _CHUNK = 2**20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
@@ -42,22 +41,17 @@ class Polled:
 class Hub:
     """The hub as one site sees it. Thread-safe; `stop` ends all waits."""
 
-    def __init__(self, url: str, site: str, signer: SigningKey, *, stop: Event, clock: Callable[[], float] = time.time):
-        timeout = httpx.Timeout(60.0, connect=5.0)
-        limits = httpx.Limits(max_keepalive_connections=8, keepalive_expiry=60.0)
-        # NB: a proxy from the environment must not come between a site and a hub on the same machine.
-        self._client = httpx.Client(
-            base_url=url.rstrip("/"),
-            timeout=timeout,
-            limits=limits,
-            trust_env=False,
-            headers={"Koinon-Protocol": str(wire.PROTOCOL), "User-Agent": "koinon-agent"},
-        )
+    def __init__(self, url: str, site: str, signer: SigningKey, *, stop: Event, clock: Callable[[], float] = time.time,
+                 authority: Path | None = None, proxy: str | None = None) -> None:  # fmt: skip
+        self._client = link.connection(url, authority=authority, proxy=proxy, timeout=60.0)
         self._site = site
         self._signer = signer
         self._stop = stop
         self._clock = clock
+        self._lock = Lock()
         self.offset = 0.0  # this clock minus the hub's, seconds
+        self.heard: float | None = None  # when the hub last answered a signed request as one that knows this site
+        self.sent = self.received = 0  # bytes of bodies
 
     def close(self) -> None:
         self._client.close()
@@ -96,20 +90,24 @@ class Hub:
                 response = self._client.send(request, stream=True)
                 try:
                     self._note_clock(response)
-                    content = _bounded(response)
+                    content = link.bounded(response)
                 finally:
                     response.close()
                 if response.status_code < 400:
+                    self._count(len(body), len(content))
                     return content
                 if response.status_code not in _AGAIN:
-                    raise problem(content, response.status_code)
-                error: KoinonError = problem(content, response.status_code)
+                    raise link.problem(content, response.status_code)
+                error: KoinonError = link.problem(content, response.status_code)
             except httpx.TransportError as lost:
-                error = Unavailable(
-                    f"The hub does not answer ({type(lost).__name__}).", where=str(self._client.base_url)
-                )
+                error = Unavailable(f"The hub does not answer ({link.reason(lost)}).", where=str(self._client.base_url))
             self._pause(pause, until, error)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _count(self, sent: int, received: int) -> None:
+        self.heard = self._clock()
+        with self._lock:
+            self.sent, self.received = self.sent + sent, self.received + received
 
     def _pause(self, seconds: float, until: float, error: KoinonError) -> None:
         """Waits a little; raises `error` if the time is up or the agent ends."""
@@ -194,7 +192,7 @@ class Hub:
                     return
                 error: KoinonError = Unavailable("The hub ended a download early.", where=path)
             except httpx.TransportError as lost:
-                error = Unavailable(f"The hub does not answer ({type(lost).__name__}).", where=path)
+                error = Unavailable(f"The hub does not answer ({link.reason(lost)}).", where=path)
             except Unavailable as busy:
                 error = busy
             except (TooLarge, Untrusted):
@@ -211,7 +209,7 @@ class Hub:
             if response.status_code == 416 and before:  # everything is here already
                 return True
             if response.status_code >= 400:
-                error = problem(_bounded(response), response.status_code)
+                error = link.problem(link.bounded(response), response.status_code)
                 raise Unavailable(error.what) if response.status_code in _AGAIN else error
             mode = "ab" if response.status_code == 206 else "wb"
             size = before if mode == "ab" else 0
@@ -221,6 +219,7 @@ class Hub:
                     if size > limit:
                         raise TooLarge(f"The hub sends more than the {limit} bytes that were announced.", where=path)
                     file.write(chunk)
+            self._count(0, size - (before if mode == "ab" else 0))
             expected = response.headers.get("Content-Length")
             return expected is None or size == (before if mode == "ab" else 0) + int(expected)
         finally:
@@ -241,30 +240,6 @@ def _take(draft: Path, target: Path, sha256: str) -> None:
 def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
     while chunk := read(_CHUNK):
         yield chunk
-
-
-def _bounded(response: httpx.Response) -> bytes:
-    pieces, size = [], 0
-    for chunk in response.iter_raw():
-        size += len(chunk)
-        if size > MAX_ANSWER:
-            raise TooLarge("The hub's answer is too long.")
-        pieces.append(chunk)
-    return b"".join(pieces)
-
-
-def problem(body: bytes, status: int) -> KoinonError:
-    """The error that a problem document (RFC 9457) describes."""
-    try:
-        value = json.loads(body)
-        fields = value if isinstance(value, dict) else {}
-    except ValueError:
-        fields = {}
-    kind = errors.by_slug(str(fields.get("code", "")))
-    if kind is KoinonError and status == 401:
-        kind = Unauthenticated
-    what = str(fields.get("detail") or fields.get("title") or f"The hub answered {status}.")
-    return kind(what, where=str(fields.get("where", "")), todo=str(fields.get("todo", "")))
 
 
 def _object(body: bytes) -> dict[str, Any]:

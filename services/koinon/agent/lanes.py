@@ -68,10 +68,21 @@ class Lanes:
     def _lane(self, task: Task) -> Lane:
         if task.phase not in (Phase.INIT, Phase.KEYS):
             return self._phases[hash(task.opening.run) % PHASE_LANES]
-        project = task.opening.manifest
+        return self._training_lane(task.opening.manifest)
+
+    def _training_lane(self, project: str) -> Lane:
         if project not in self._training:
             self._training[project] = Lane(f"train-{project[:8]}")
         return self._training[project]
+
+    def aside(self, project: str, work: Callable[[], None]) -> bool:
+        """Does `work` in the project's lane of training, unless it is at a task: then False."""
+        with self._lock:
+            tasks = [*self._current.values(), *self._waiting.values()]
+            if self._closed or any(task.opening.manifest == project for task in tasks):
+                return False
+            self._training_lane(project).put(work)
+            return True
 
     def _work(self, task: Task) -> None:
         run = task.opening.run

@@ -1,4 +1,4 @@
-"""The site's log: one line of JSON an event in log/agent.log, readable by the hospital alone.
+"""The site's log, for the hospital alone: one line of JSON an event in log/agent.log; in Kubernetes on stdout too.
 
 The full text of a trainer's error stays here, under the incident id that crosses to the hub. Keys, shares, updates and
 model values are never given to it.
@@ -9,6 +9,7 @@ import logging
 import logging.handlers
 import re
 import secrets
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -29,17 +30,19 @@ def new_incident() -> str:
 class Log:
     """Rotated at 16 MiB, five files at most: whatever research code prints, the disk stays bounded."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, stdout: bool = False) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        self._handler = handler
+        file = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
+        self._handlers: list[logging.Handler] = [file, *([logging.StreamHandler(sys.stdout)] if stdout else [])]
+        for handler in self._handlers:
+            handler.setFormatter(logging.Formatter("%(message)s"))
 
     def event(self, kind: str, **fields: Any) -> None:
         """One line: time (UTC, seconds since 1970), event, fields."""
         shown = {key: value[:_MAX_FIELD] if isinstance(value, str) else value for key, value in fields.items()}
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **shown}, ensure_ascii=False, default=str)
-        self._handler.handle(logging.LogRecord("koinon.agent", logging.INFO, "", 0, line, None, None))
+        for handler in self._handlers:
+            handler.handle(logging.LogRecord("koinon.agent", logging.INFO, "", 0, line, None, None))
 
     def failure(self, kind: str, error: BaseException, incident: str, **fields: Any) -> None:
         """An event with the full text of an exception."""
@@ -47,7 +50,8 @@ class Log:
         self.event(kind, incident=incident, text=text, **fields)
 
     def close(self) -> None:
-        self._handler.close()
+        for handler in self._handlers:
+            handler.close()
 
 
 class TrainerLog:

@@ -2,27 +2,31 @@
 
 import importlib.metadata
 import shutil
+import time
 from threading import Thread
+from typing import Any
 
-from koinon.agent import packages, retention, troubles
+from koinon.agent import joining, retention
 from koinon.agent import round as rounds
 from koinon.agent.hub import Polled
 from koinon.agent.lanes import Lanes
 from koinon.agent.logs import new_incident
 from koinon.agent.policy import Refusal
 from koinon.agent.projects import MAX_MANIFESTS, Project
+from koinon.agent.reports import Reports
 from koinon.agent.site import Site
 from koinon.agent.trainer import Trainer
 from koinon.agent.trainers import Trainers
-from koinon.agent.troubles import TrainerTrouble, Vocabulary
+from koinon.agent.warming import Warmer
 from koinon.agent.watch import Watch
 from koinon.domain.errors import KoinonError, Unauthenticated, Unavailable, Unsupported
 from koinon.domain.grant import Grant, Revocation
 from koinon.domain.run import Kind, Phase
-from koinon.domain.wire import SiteReport, SiteStatus, Task, Trouble
+from koinon.domain.wire import SiteStatus, Task
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _END_SECONDS = 10.0
+_JOIN_SECONDS = 30.0
 _LONGEST_WATCH = 3600.0  # in case the clock is set meanwhile
 _DOING = {
     Phase.INIT: "building the first weights",
@@ -40,11 +44,16 @@ class Agent:
     def __init__(self, site: Site, *, walls: bool = True) -> None:
         self.site = site
         self.trainers = Trainers(site, walls=walls)
-        self._lanes = Lanes(self._do)
+        self.lanes = Lanes(self._do)
+        self._threads: list[Thread] = []
         self._told: set[str] = set()  # grants and revocations the hub has
         self._unwanted: set[str] = set()  # manifests that are not kept here
-        self._lines: dict[str, dict[str, int]] = {}  # package → file → number of lines
-        self._version = importlib.metadata.version("koinon")
+        self._reports = Reports(site, self.trainers)
+        self.version = importlib.metadata.version("koinon")
+        self.turned = time.monotonic()  # the loop's last turn
+        self.trouble: str | None = None  # why the hub does not answer
+        self.last_round: dict[str, Any] | None = None
+        self._join_again = 0.0
 
     def run(self) -> None:
         site = self.site
@@ -53,12 +62,13 @@ class Agent:
             site.log.event("restored", text="The journal was restored from a backup; older rounds are refused.")
         self._forget_ended()
         retention.sweep(site)
-        watch = Watch([site.folder.grants, site.folder.revocations])
-        threads = [
-            Thread(target=self._poll, name="poll", daemon=True),
-            Thread(target=self._watch, args=(watch,), name="watch", daemon=True),
-        ]
-        for thread in threads:
+        watch = Watch(site.folder.watched)
+        site.book.reload()  # what came since it was first read, before the watch
+        threads = {"poll": self._poll, "watch": lambda: self._watch(watch)}
+        if site.settings.kubernetes is not None:
+            threads["warm"] = Warmer(site, self.trainers, self.lanes).run
+        self._threads = [Thread(target=work, name=name, daemon=True) for name, work in threads.items()]
+        for thread in self._threads:
             thread.start()
         try:
             site.stop.wait()
@@ -66,39 +76,60 @@ class Agent:
             site.stop.set()
             watch.close()
             self.trainers.close()
-            self._lanes.close(_END_SECONDS)
+            self.lanes.close(_END_SECONDS)
             site.log.event("ended", site=site.name)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every thread that must never end goes on."""
+        return all(thread.is_alive() for thread in self._threads)
 
     # what the hub wants
 
     def _poll(self) -> None:
         site, cursor, pause = self.site, 0, _FIRST_PAUSE
         while not site.stop.is_set():
+            self.turned = time.monotonic()
             try:
                 polled = site.hub.poll(cursor, self._status())
-                cursor, pause = polled.cursor, _FIRST_PAUSE
+                cursor, pause, self.trouble = polled.cursor, _FIRST_PAUSE, None
                 self._take(polled)
                 continue
             except (Unauthenticated, Unsupported) as error:  # a clock that is off, an unknown protocol
                 site.log.event("refused-by-hub", error=str(error), clock_offset=round(site.hub.offset, 1))
-                pause = _LONGEST_PAUSE
+                pause, self.trouble = _LONGEST_PAUSE, str(error)
+                if self._joined(error):
+                    continue
             except Unavailable as error:
                 site.log.event("hub-away", error=str(error))
+                self.trouble = str(error)
             except Exception as error:
                 site.log.failure("poll-failed", error, new_incident())
                 pause = _LONGEST_PAUSE
             site.stop.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def _joined(self, error: KoinonError) -> bool:
+        """Whether this agent made itself known to a hub that did not know its key."""
+        if not joining.may_join(self.site, error) or time.monotonic() < self._join_again:
+            return False
+        self._join_again = time.monotonic() + _JOIN_SECONDS
+        try:
+            return joining.join(self.site)
+        except KoinonError as away:
+            self.site.log.event("not-enrolled", error=str(away))
+            self._join_again = 0.0 if isinstance(away, Unavailable) else self._join_again
+            return False
+
     def _status(self) -> SiteStatus:
-        busy = [f"{_doing(task)} round {task.opening.round} of {run}" for run, task in self._lanes.busy().items()]
+        busy = [f"{_doing(task)} round {task.opening.round} of {run}" for run, task in self.lanes.busy().items()]
         doing = "; ".join([*busy[:1], *([f"and {len(busy) - 1} more"] if busy[1:] else [])]) or "idle"
         free = shutil.disk_usage(self.site.folder.path).free
-        return SiteStatus(version=self._version, doing=doing[:80], disk_free=free, clock=self.site.clock())
+        return SiteStatus(version=self.version, doing=doing[:80], disk_free=free, clock=self.site.clock())
 
     def _take(self, polled: Polled) -> None:
         for task in polled.tasks:
-            self._lanes.offer(task)
+            self.lanes.offer(task)
         self._tell_consents(polled.projects)
         self._learn(polled.projects)
         self._forget_ended()
@@ -107,7 +138,7 @@ class Agent:
 
     def _finish(self, going_on: set[str]) -> None:
         """Erases what is kept of runs that are over."""
-        busy = self._lanes.busy()
+        busy = self.lanes.busy()
         for run in self.site.journal.unerased():
             if run not in going_on and run not in busy:
                 rounds.finish(self.site, run)
@@ -117,6 +148,7 @@ class Agent:
         """Keeps the manifests that name this site, so that they can be read and granted offline."""
         for name in projects:
             if name not in self._unwanted and not self.site.book.has_manifest(name) and not self.site.book.full:
+                self.turned = time.monotonic()
                 try:
                     self.site.book.keep_manifest(name, self.site.hub.manifest(name, until=0.0))
                     self.site.log.event("project", project=name)
@@ -175,6 +207,7 @@ class Agent:
     def _do(self, task: Task) -> None:
         """Does a task; whatever goes wrong becomes a line in the log, and a trouble for the hub."""
         opening, site, admitted = task.opening, self.site, False
+        began, result = time.monotonic(), "failed"
         try:
             project = rounds.admit(site, task)
             admitted = True
@@ -184,19 +217,38 @@ class Agent:
                 work(site, project, trainer, task)
             else:
                 _STEPS[task.phase](site, project, task)
-        except Unavailable as error:  # the hub or the disk is away: the task is still on the hub's board
+            result = "done"
+        except Unavailable as error:  # hub, disk or cluster is away: the task is still on the hub's board
+            result = "put_off"
             site.log.event("put-off", run=opening.run, round=opening.round, phase=task.phase, error=str(error))
             self._forget_ended(opening.run)
         except Exception as error:
             if not site.stop.is_set():
-                self._report(task, self._cause(task, error), admitted)
+                result = self._reports.tell(task, error, admitted)
                 self._forget_ended(opening.run)
+        if not site.stop.is_set():
+            self._count(task, result, time.monotonic() - began)
+
+    def _count(self, task: Task, result: str, seconds: float) -> None:
+        opening, meter = task.opening, self.site.meter
+        meter.phases.labels(task.phase, result).inc()
+        meter.seconds.labels(task.phase).observe(seconds)
+        last = Phase.INIT if opening.kind is Kind.INIT else Phase.UNMASK
+        if result == "done" and task.phase is last:
+            meter.rounds.labels(opening.kind).inc()
+            self.last_round = {
+                "run": opening.run,
+                "project": opening.manifest,
+                "round": opening.round,
+                "kind": opening.kind,
+                "time": self.site.clock(),
+            }
 
     def _forget_ended(self, run: str = "") -> None:
         """Erases what is kept of runs without a grant. `run`: the one whose lane calls, which so is not in its way."""
         if not self.site.stop.is_set():
             try:
-                retention.forget_ended(self.site, self._lanes.busy().keys() - {run})
+                retention.forget_ended(self.site, self.lanes.busy().keys() - {run})
             except Unavailable as error:  # the journal's disk is full: at the next change, or start
                 self.site.log.event("not-erased", error=str(error))
 
@@ -209,52 +261,6 @@ class Agent:
             self.trainers.end(project.hash)
             raise
         return trainer
-
-    def _cause(self, task: Task, error: Exception) -> Exception:
-        """A trainer killed because its grant ended is a refusal, not a failure."""
-        if isinstance(error, TrainerTrouble):
-            try:
-                self.site.book.project(task.opening.manifest, self.site.clock())
-            except Refusal as refusal:
-                return refusal
-        return error
-
-    def _trouble(self, task: Task, error: Exception, admitted: bool, incident: str) -> Trouble:
-        """What crosses of `error`; only the code once research code has failed often in this run."""
-        try:
-            trouble = troubles.describe(error, self._vocabulary(task) if admitted else None, incident)
-            few = (
-                not troubles.of_research_code(error)
-                or self.site.journal.count_trouble(task.opening.run) <= troubles.PER_RUN
-            )
-        except KoinonError:  # the package is unreadable, or the journal
-            trouble, few = troubles.describe(error, None, incident), False
-        return trouble if few else troubles.bare(trouble)
-
-    def _vocabulary(self, task: Task) -> Vocabulary:
-        manifest = self.site.book.manifest(task.opening.manifest)
-        name = manifest.model.package
-        package = self.site.folder.agent / "packages" / f"{name}.zip"
-        if name is not None and name not in self._lines and package.exists():
-            self._lines[name] = packages.lines(package)
-        return troubles.vocabulary(manifest, task.opening.parameters, self._lines.get(name or "", {}))
-
-    def _report(self, task: Task, error: Exception, admitted: bool) -> None:
-        site, opening, incident = self.site, task.opening, new_incident()
-        trouble = self._trouble(task, error, admitted, incident)
-        where = {"run": opening.run, "round": opening.round, "attempt": opening.attempt, "phase": task.phase}
-        if isinstance(error, TrainerTrouble):
-            trainer = self.trainers.known(opening.manifest)
-            told = trainer.lines.of_incident(troubles.incident_of(error)) if trainer else ""
-            text = told or f"{type(error).__name__}: {error}"
-            site.log.event("trouble", incident=incident, code=trouble.code, text=text, **where)
-        else:
-            site.log.failure("trouble", error, incident, code=trouble.code, **where)
-        try:
-            report = SiteReport(opening=opening.digest(), site=site.name, trouble=trouble)
-            site.hub.report(opening, report, until=task.deadline)
-        except KoinonError as unsent:
-            site.log.event("trouble-unsent", incident=incident, error=str(unsent))
 
 
 _STEPS = {

@@ -3,6 +3,7 @@
 Parsing and the root's signature are checked once per file; whether a grant is valid now is asked each time.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -12,13 +13,14 @@ from koinon.agent import policy
 from koinon.agent.config import Folder
 from koinon.agent.marker import write_durable
 from koinon.agent.policy import Refusal
-from koinon.domain.errors import Invalid
+from koinon.domain.errors import Invalid, Untrusted
 from koinon.domain.grant import Grant, Revocation
 from koinon.domain.keys import Signed
 from koinon.domain.manifest import Manifest
 
 S = TypeVar("S", bound=Signed)
 MAX_MANIFESTS = 1_000
+_READS = 50  # of consents, if they are swapped again and again
 
 
 @dataclass(frozen=True)
@@ -52,24 +54,41 @@ class Book:
         self.reload()
 
     def reload(self) -> None:
-        """Reads grants and revocations anew. A file that cannot be read is told in `problems`.
+        """Reads grants and revocations anew, all of one moment. A file that cannot be read is told in `problems`.
 
         Such a grant is none; such a revocation blocks its project, since the hospital meant to end it.
         """
         with self._lock:
-            self.problems = {}
-            self._grants = self._read(self._folder.grants, Grant)
-            self._revocations = self._read(self._folder.revocations, Revocation)
-            self._blocked = {path.stem for path in self._folder.revocations.glob("*.json")} - set(self._revocations)
+            files = self._folder.consents()
+            for _ in range(_READS):
+                self.problems = {}
+                grants, revocations = self._read(files.grants, Grant), self._read(files.revocations, Revocation)
+                before, files = files, self._folder.consents()
+                if files.version == before.version:
+                    break  # otherwise a mount was swapped meanwhile, and the files read may have gone
+            self._grants, self._revocations = grants, self._with_kept(revocations)
+            self._blocked = set(files.revocations) - set(revocations)
             self._projects = {}
 
-    def _read(self, folder: Path, kind: type[S]) -> dict[str, S]:
-        found: dict[str, S] = {}
-        for path in sorted(folder.glob("*.json")):
-            if path.name.startswith("."):
+    def _with_kept(self, revocations: dict[str, Revocation]) -> dict[str, Revocation]:
+        """With those that were mounted once: whoever changes a mount must not undo one. A project's latest counts."""
+        if self._folder.mounted is None:
+            return revocations
+        kept = self._read(self._folder.kept_revocations(), Revocation)
+        for name, revocation in revocations.items():
+            if name in kept and kept[name].time >= revocation.time:
                 continue
+            kept[name] = revocation
+            with contextlib.suppress(Untrusted, OSError):
+                revocation.check(self._folder.root_public.read_text().strip())
+                write_durable(self._folder.revocations / f"{name}.json", revocation.encode())
+        return kept
+
+    def _read(self, files: dict[str, Path], kind: type[S]) -> dict[str, S]:
+        found: dict[str, S] = {}
+        for name, path in files.items():
             try:
-                found[path.stem] = kind.parse(path.read_bytes(), where=path.name)
+                found[name] = kind.parse(path.read_bytes(), where=path.name)
             except (Invalid, OSError) as error:
                 self.problems[str(path)] = str(error)
         return found
@@ -118,6 +137,22 @@ class Book:
                     raise Refusal("no_manifest", f"The manifest {name[:12]}… is not at this site.")
                 self._manifests[name] = policy.read_manifest(path.read_bytes(), name)
             return self._manifests[name]
+
+    def manifests(self) -> dict[str, Manifest]:
+        """All that are here and can be read, by hash."""
+        found: dict[str, Manifest] = {}
+        for path in sorted(self._folder.manifests.glob("*.json")):
+            with contextlib.suppress(Refusal, OSError):
+                found[path.stem] = self.manifest(path.stem)
+        return found
+
+    def granted(self, now: float) -> dict[str, Project]:
+        """All projects that may run here at `now`, by hash."""
+        found: dict[str, Project] = {}
+        for name in self.grants:
+            with contextlib.suppress(Refusal):
+                found[name] = self.project(name, now)
+        return found
 
     def project(self, name: str, now: float) -> Project:
         """The project `name` if it may run here at `now`. Raises Refusal."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 
-from koinon.agent import config, consents, hub
+from koinon.agent import config, consents, link
 from koinon.agent.config import Folder, Settings
 from koinon.agent.marker import write_durable
 from koinon.artifacts import keyfiles
-from koinon.domain import httpsig, wire
+from koinon.domain import httpsig
 from koinon.domain.errors import Conflict, NotFound, Unauthenticated, Unavailable, Untrusted
 from koinon.domain.grant import Grant, Resources, Revocation
 from koinon.domain.keys import Certificate, SigningKey, fingerprint
@@ -52,10 +52,18 @@ def enrol(folder: Path, *, name: str, hub_url: str, token: str, datasets: Mappin
     config.write(folder, settings)
     root = _root_key(paths, make=True)
     certificate = _first_certificate(paths, root, name, now)
-    shown = _call(hub_url, "GET", "/v1/hub")
-    body = {"token": token, "site": name, "root": root.public, "certificate": certificate.model_dump()}
-    _call(hub_url, "POST", "/v1/sites/enrol", body)
-    return Enrolled(name, fingerprint(root.public), fingerprint(str(shown.get("signing", ""))))
+    return introduce(settings, root.public, certificate, token)
+
+
+def introduce(settings: Settings, root: str, certificate: Certificate, token: str) -> Enrolled:
+    """Enrols at the hub with an invitation; may be repeated, also with one that this root has used already.
+
+    Raises Unauthenticated for a token that is unknown or another's, Conflict if the name is taken by another root.
+    """
+    shown = call(settings, "GET", "/v1/hub")
+    body = {"token": token, "site": settings.name, "root": root, "certificate": certificate.model_dump()}
+    call(settings, "POST", "/v1/sites/enrol", body)
+    return Enrolled(settings.name, fingerprint(root), fingerprint(str(shown.get("signing", ""))))
 
 
 def _root_key(paths: Folder, *, make: bool = False) -> SigningKey:
@@ -104,6 +112,51 @@ def read_certificate(paths: Folder) -> Certificate:
         raise NotFound("This site is not enrolled.", where=str(paths.path), todo="koinon site init") from None
 
 
+def make_keys(folder: Path, *, name: str, now: float) -> Certificate:
+    """Offline, for an agent that runs elsewhere: the root key and the agent's keys in a new folder.
+
+    `agent/` of it is what the agent needs, with the root's public key; it enrols itself. May be repeated: keys that
+    are there are kept. Raises Conflict if the folder is another site's.
+    """
+    paths = Folder(folder)
+    if paths.certificate.exists() and (known := read_certificate(paths)).site != name:
+        raise Conflict(f"This folder is of the site {known.site}.", where=str(folder))
+    root = _root_key(paths, make=True)
+    certificate = _first_certificate(paths, root, name, now)
+    write_durable(paths.root_public, f"{root.public}\n".encode(), mode=0o644)
+    return certificate
+
+
+def renew_keys(folder: Path, *, now: float) -> Certificate:
+    """Offline: new keys of the agent, of the next epoch. The old ones stay beside them, since the agent shows the hub
+    the new certificate with the old signing key. May be repeated after a failure."""
+    paths = Folder(folder)
+    old, certificate = _next_keys(paths, now)
+    if certificate.epoch > old.epoch:
+        for path in (paths.signing_key, paths.recipient_key):
+            kept = path.with_name(f"{path.stem}-{old.epoch}.key")
+            if not kept.exists():
+                os.replace(path, kept)
+    _take_next(paths)
+    return certificate
+
+
+def _next_keys(paths: Folder, now: float) -> tuple[Certificate, Certificate]:
+    """The present certificate and, in the folder `next`, the following one with its keys."""
+    old, fresh = read_certificate(paths), paths.agent / "next"
+    if not (fresh / "certificate.json").exists():
+        _new_keys(fresh, _root_key(paths), old.site, epoch=old.epoch + 1, now=now)
+    return old, Certificate.parse((fresh / "certificate.json").read_bytes(), where="certificate")
+
+
+def _take_next(paths: Folder) -> None:
+    fresh = paths.agent / "next"
+    for name in ("recipient.key", "signing.key", "certificate.json"):
+        if (fresh / name).exists():
+            os.replace(fresh / name, paths.agent / name)
+    shutil.rmtree(fresh)
+
+
 def renew(folder: Path, *, now: float) -> Certificate:
     """New operational keys of the next epoch, certified by the root key and handed to the hub. Stop the agent first.
 
@@ -111,21 +164,16 @@ def renew(folder: Path, *, now: float) -> Certificate:
     """
     paths = Folder(folder)
     settings = config.read(folder)
-    old, fresh = read_certificate(paths), paths.agent / "next"
-    if not (fresh / "certificate.json").exists():
-        _new_keys(fresh, _root_key(paths), settings.name, epoch=old.epoch + 1, now=now)
-    certificate = Certificate.parse((fresh / "certificate.json").read_bytes(), where="certificate")
+    old, certificate = _next_keys(paths, now)
     if certificate.epoch > old.epoch:
+        fresh = paths.agent / "next"
         path = "/v1/sites/me/certificate"
         try:
-            _signed(settings, keyfiles.read_signing_key(paths.signing_key), "PUT", path, certificate, now)
+            signed(settings, keyfiles.read_signing_key(paths.signing_key), "PUT", path, certificate, now)
         except Unauthenticated:  # the hub took it up the last time, and this site did not hear so
-            _signed(settings, keyfiles.read_signing_key(fresh / "signing.key"), "PUT", path, certificate, now)
+            signed(settings, keyfiles.read_signing_key(fresh / "signing.key"), "PUT", path, certificate, now)
         os.replace(paths.recipient_key, paths.agent / f"recipient-{old.epoch}.key")
-    for name in ("recipient.key", "signing.key", "certificate.json"):
-        if (fresh / name).exists():
-            os.replace(fresh / name, paths.agent / name)
-    shutil.rmtree(fresh)
+    _take_next(paths)
     return certificate
 
 
@@ -177,25 +225,27 @@ def revoke(folder: Path, manifest: str, *, now: float) -> Revocation:
     return signed
 
 
-def _call(url: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+def call(settings: Settings, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
     """One request to the hub. Raises the error its answer describes, or Unavailable."""
+    url, kind = settings.hub, {"Content-Type": "application/json"}
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-    fixed = {"Koinon-Protocol": str(wire.PROTOCOL), "Content-Type": "application/json"}
     try:
-        with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False) as client:
-            response = client.request(method, path, content=content, headers={**fixed, **(headers or {})})
-    except httpx.TransportError:
-        raise Unavailable("The hub does not answer.", where=url, todo="Is it running? koinon hub serve") from None
+        with link.connection(url, authority=settings.authority, proxy=settings.proxy, timeout=30.0) as client:
+            response = client.request(method, path, content=content, headers={**kind, **(headers or {})})
+    except httpx.TransportError as error:
+        raise Unavailable(
+            f"The hub does not answer ({link.reason(error)}).", where=url, todo="Is it running? koinon hub serve"
+        ) from None
     if response.status_code >= 400:
-        raise hub.problem(response.content, response.status_code)
+        raise link.problem(response.content, response.status_code)
     try:
         return response.json()
     except ValueError:
         raise Untrusted("The hub's answer is not JSON.", where=url) from None
 
 
-def _signed(settings: Settings, key: SigningKey, method: str, path: str, document: Certificate, now: float) -> None:
+def signed(settings: Settings, key: SigningKey, method: str, path: str, document: Certificate, now: float) -> None:
     body = document.encode()
     url = settings.hub.rstrip("/") + path
     headers = httpsig.sign(method, url, settings.name, key, created=now, body=body)
-    _call(settings.hub, method, path, body, headers)
+    call(settings, method, path, body, headers)

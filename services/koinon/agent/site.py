@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
@@ -13,6 +13,7 @@ from koinon.agent.hub import Hub
 from koinon.agent.journal import Journal
 from koinon.agent.logs import Log
 from koinon.agent.marker import Marker
+from koinon.agent.meter import Meter
 from koinon.agent.projects import Book
 from koinon.artifacts import keyfiles
 from koinon.artifacts.keyfiles import Identity
@@ -37,6 +38,7 @@ class Site:
     log: Log
     stop: Event
     clock: Callable[[], float]
+    meter: Meter = field(default_factory=Meter)
 
     @property
     def name(self) -> str:
@@ -54,17 +56,17 @@ class Site:
         self.log.close()
 
 
-def load(path: Path, *, stop: Event, clock: Callable[[], float]) -> Site:
-    """Opens a site's folder. Raises NotFound if it is not enrolled, Conflict if another agent serves it."""
-    folder, settings = Folder(path.resolve()), config.read(path)
-    config.require_loopback(settings.hub)
+def load(path: Path, *, stop: Event, clock: Callable[[], float], settings_file: Path | None = None) -> Site:
+    """Opens a site's folder. Raises NotFound if it has no keys, Conflict if another agent serves it."""
+    folder, settings = config.load(path, settings_file)
+    config.require_allowed(settings)
     certificate, signer = setup.read_certificate(folder), keyfiles.read_signing_key(folder.signing_key)
     current = keyfiles.read_identity(folder.recipient_key)
     if (certificate.signing, certificate.recipient) != (signer.public, current.recipient):
         raise Untrusted(
-            "The keys are not those of the certificate.", where=str(folder.agent), todo="koinon site init --renew"
+            "The keys are not those of the certificate.", where=str(folder.keys), todo="koinon site init --renew"
         )
-    older = [keyfiles.read_identity(file) for file in sorted(folder.agent.glob("recipient-*.key"))]
+    older = [keyfiles.read_identity(file) for file in sorted(folder.keys.glob("recipient-*.key"))]
     folder.make()
     journal = Journal(folder.agent, Marker(folder.marker))
     return Site(
@@ -75,8 +77,16 @@ def load(path: Path, *, stop: Event, clock: Callable[[], float]) -> Site:
         identities={identity.recipient: identity for identity in [*older, current]},
         journal=journal,
         book=Book(folder, settings.name),
-        hub=Hub(settings.hub, settings.name, signer, stop=stop, clock=clock),
-        log=Log(folder.log / "agent.log"),
+        hub=Hub(
+            settings.hub,
+            settings.name,
+            signer,
+            stop=stop,
+            clock=clock,
+            authority=settings.authority,
+            proxy=settings.proxy,
+        ),
+        log=Log(folder.log / "agent.log", stdout=settings.kubernetes is not None),
         stop=stop,
         clock=clock,
     )

@@ -5,12 +5,17 @@ from threading import RLock
 from typing import Any
 
 from koinon.agent import sandbox
+from koinon.agent.cluster import Cluster
+from koinon.agent.embedded import Embedded
+from koinon.agent.place import Place, Work
 from koinon.agent.policy import Refusal
 from koinon.agent.projects import Project
 from koinon.agent.site import Site
-from koinon.agent.trainer import Trainer, Work
+from koinon.agent.trainer import Trainer
 from koinon.domain.errors import NotFound, Unavailable
 from koinon.domain.manifest import MAX_PACKAGE
+
+MAX_PARTS = 64  # as the trainer
 
 
 class Trainers:
@@ -34,13 +39,17 @@ class Trainers:
                 return known
             if known is not None:  # a new grant, with other data or resources
                 known.stop()
-            # The sandbox shows no place but the system's and the interpreter's; these stay hidden even within them. The
-            # site's own folders are named apart, for a data set that encloses them.
-            folder = self._site.folder.path
-            hide = (*sandbox.around(folder), *folder.iterdir(), Path.home())
-            made = Trainer(work, hide=hide, log=self._site.log, walls=self._walls)
-            self._made[project.hash] = made
+            made = self._made[project.hash] = Trainer(work, self._place(work), self._site.log, self._site.meter)
             return made
+
+    def _place(self, work: Work) -> Place:
+        given, folder = self._site.settings.kubernetes, self._site.folder.path
+        if given is not None:
+            return Cluster(work, given, self._site.log)
+        # The sandbox shows no place but the system's and the interpreter's; these stay hidden even within them. The
+        # site's own folders are named apart, for a data set that encloses them.
+        hide = (*sandbox.around(folder), *folder.iterdir(), Path.home())
+        return Embedded(work, self._site.log, hide=hide, walls=self._walls)
 
     def package(self, project: Project, *, until: float) -> Path | None:
         """The researcher's code as a file that has the hash of the manifest; None for a template."""
@@ -59,16 +68,17 @@ class Trainers:
             dataset = self._site.settings.dataset(grant.dataset, self._site.folder)
         except NotFound as error:
             raise Refusal("no_dataset", error.what, todo=error.todo) from None
-        if not dataset.exists():
+        if self._site.settings.kubernetes is None and not dataset.exists():
             raise Refusal("no_dataset", f'The data set "{grant.dataset}" is not where site.yaml says.')
         body: dict[str, Any] = {
             "project": project.hash,
             "model": manifest.model.model_dump(mode="json"),
-            "package_path": None if package is None else str(package),
+            "package": manifest.model.package,
             "contract": manifest.contract.model_dump(mode="json"),
             "cohorts": {name: [c.model_dump() for c in terms] for name, terms in manifest.cohorts.items()},
             "dataset": str(dataset),
             "metrics": list(manifest.metrics),
+            "parts": min(MAX_PARTS, max(1, grant.resources.max_workers)),
         }
         return Work(project.hash, body, dataset, package, grant.resources)
 
@@ -88,9 +98,14 @@ class Trainers:
         with self._lock:
             return list(self._made)
 
+    def states(self) -> dict[str, str]:
+        """Per project away, starting or ready."""
+        with self._lock:
+            return {project: trainer.state for project, trainer in self._made.items()}
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
             made, self._made = list(self._made.values()), {}
         for trainer in made:
-            trainer.stop()
+            trainer.leave()

@@ -1,6 +1,7 @@
 """Secret keys and their files: mode 0600, written whole or not at all, shown in no repr and no exception."""
 
 import os
+import ssl
 import stat
 from pathlib import Path
 
@@ -62,16 +63,35 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
 
 
 def read_secret(path: Path) -> str:
-    """Raises NotFound, Untrusted if others than the owner may read or write the file, Invalid if it is no text."""
+    """Raises NotFound, Untrusted if others than the owner may read or write the file, Invalid if it is no text.
+
+    The group may read a file of somebody else's: Kubernetes mounts a Secret as root's, with the pod's group.
+    """
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            if excess(os.fstat(file.fileno())):
                 raise Untrusted("Others have access to this key.", where=str(path), todo=f"chmod 600 {path}")
             return file.read().decode()
     except FileNotFoundError:
         raise NotFound("There is no key.", where=str(path)) from None
     except UnicodeDecodeError:
         raise Invalid("This is not a key.", where=str(path)) from None
+
+
+def excess(status: os.stat_result) -> int:
+    """The rights on a secret's file that nobody should have; 0 if it is private."""
+    shared = 0 if status.st_uid == os.geteuid() else stat.S_IRGRP
+    return status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~shared
+
+
+def trusting(authority: Path) -> ssl.SSLContext:
+    """For TLS clients: trusts the authorities in a PEM file, and no others. Raises NotFound, Invalid."""
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except FileNotFoundError:
+        raise NotFound("There is no certificate authority.", where=str(authority)) from None
+    except ssl.SSLError:
+        raise Invalid("This is no certificate authority.", where=str(authority), todo="It must be PEM.") from None
 
 
 def write_identity(path: Path, identity: Identity, *, replace: bool = False) -> None:

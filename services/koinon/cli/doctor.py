@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from koinon.agent import config, sandbox, setup
+from koinon.agent import config, link, sandbox, setup
 from koinon.agent.config import Folder
+from koinon.artifacts import keyfiles
 from koinon.domain import errors, httpsig, keys
 
 _SIGNS = {"good": "ok   ", "warn": "note ", "bad": "BAD  "}
@@ -35,15 +35,19 @@ class Finding:
         return {"what": self.what, "state": self.state, "said": self.said, "todo": self.todo}
 
 
-def examine(folder: Path) -> list[Finding]:
-    """All findings. Raises NotFound if `folder` is no site's."""
-    settings, paths = config.read(folder), Folder(folder)
+def examine(folder: Path, file: Path | None = None) -> list[Finding]:
+    """All findings. Raises NotFound if `folder` is no site's.
+
+    In Kubernetes data and walls are the cluster's: `kubectl koinon doctor` examines them.
+    """
+    paths, settings = config.load(folder, file)
+    embedded = settings.kubernetes is None
     return [
         *_keys(paths),
-        *_data(settings, paths),
+        *(_data(settings, paths) if embedded else ()),
         _disk(paths),
         *_hub(settings),
-        *walls(),
+        *(walls() if embedded else ()),
     ]
 
 
@@ -51,7 +55,7 @@ def _keys(paths: Folder) -> Iterator[Finding]:
     for name, path in (("agent's signing key", paths.signing_key), ("agent's recipient key", paths.recipient_key)):
         if not path.exists():
             yield Finding(name, "bad", f"{path} is missing.", "koinon site init")
-        elif path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        elif keyfiles.excess(path.stat()):
             yield Finding(name, "bad", "others can read it.", f"chmod 600 {path}")
         else:
             yield Finding(name, "good", "readable by its owner alone")
@@ -89,11 +93,12 @@ def _disk(paths: Folder) -> Finding:
 
 def _hub(settings: config.Settings) -> Iterator[Finding]:
     try:
-        with httpx.Client(timeout=10, trust_env=False) as client:
-            response = client.get(f"{settings.hub}/v1/hub")
+        with link.connection(settings.hub, authority=settings.authority, proxy=settings.proxy, timeout=10.0) as client:
+            response = client.get("/v1/hub")
             about = response.raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
-        yield Finding("hub", "bad", f"{settings.hub} does not answer ({type(error).__name__}).", "Is it running?")
+    except (httpx.HTTPError, ValueError, errors.KoinonError) as error:
+        why = link.reason(error) if isinstance(error, httpx.TransportError) else str(error) or type(error).__name__
+        yield Finding("hub", "bad", f"{settings.hub} does not answer ({why}).", "Is it running?")
         return
     yield Finding("hub", "good", f"{settings.hub} answers; version {about.get('version', '?')}")
     yield Finding("fingerprint", "good", f"{keys.fingerprint(str(about['signing']))}: compare it by telephone")

@@ -12,6 +12,7 @@ from koinon.cli import output, secrets
 from koinon.cli.user import Database, Folder
 
 if TYPE_CHECKING:
+    from koinon.gateway.tls import Files
     from koinon.store.store import Store
 
 app = typer.Typer(help="The hub, for its operator.", no_args_is_help=True)
@@ -21,7 +22,7 @@ app = typer.Typer(help="The hub, for its operator.", no_args_is_help=True)
 def serve(
     dir: Folder = Path("hub"),
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Put TLS in front before you open it to others.")
+        str, typer.Option(help="Address to listen on. Others than this machine need TLS, here or in front of it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 picks a free one and writes the address to DIR/address.")] = 8470,
     database: Database = None,
@@ -31,23 +32,50 @@ def serve(
             envvar="KOINON_ARTIFACTS", show_envvar=True, help="Where sealed artifacts go: file:///… or s3://…."
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(envvar="KOINON_TLS_CERT", show_envvar=True, help="Certificate and its chain (PEM): serve HTTPS."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="KOINON_TLS_KEY", show_envvar=True, help="The certificate's key (PEM).")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="KOINON_URL", show_envvar=True, help="How others reach this hub, if through a proxy."),
+    ] = None,
     away_after: Annotated[
         float, typer.Option(min=1, help="Seconds without a poll, then rounds go on without a site.")
     ] = 75.0,
 ) -> None:
     """Run the hub in DIR until Ctrl-C. One process per folder; a second one says so and leaves.
 
-    Keys of an S3 store come from KOINON_S3_ACCESS_KEY and KOINON_S3_SECRET_KEY.
+    Keys of an S3 store come from KOINON_S3_ACCESS_KEY and KOINON_S3_SECRET_KEY. A renewed certificate is taken up
+    without a restart. Behind a proxy that serves the hub below a path, --url says which.
 
     \b
     Examples
       koinon hub serve --dir /srv/hub
+      koinon hub serve --dir /srv/hub --host 0.0.0.0 --tls-cert hub.crt --tls-key hub.key
       koinon hub serve --dir /srv/hub --database postgresql://hub@db/koinon --artifacts s3://s3.example.org/koinon
     """
     from koinon.gateway import serve as gateway
     from koinon.scheduler.look import Pace
 
-    gateway.serve(dir, host, port, database, artifacts, pace=Pace(live=away_after))
+    gateway.serve(
+        dir, host, port, database, artifacts, pace=Pace(live=away_after), encrypted=_pair(tls_cert, tls_key), url=url
+    )
+
+
+def _pair(certificate: Path | None, key: Path | None) -> "Files | None":
+    from koinon.domain import errors
+    from koinon.gateway.tls import Files
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        missing = "--tls-cert" if certificate is None else "--tls-key"
+        raise errors.Invalid("HTTPS needs a certificate and its key.", where="koinon hub serve", todo=f"Add {missing}.")
+    return Files(certificate, key)
 
 
 @app.command("invite")

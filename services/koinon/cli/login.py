@@ -17,6 +17,14 @@ def login(
     token_file: Annotated[
         Path | None, typer.Option(help='File with the token that the operator gave you; "-" is standard input.')
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="KOINON_CA",
+            show_envvar=True,
+            help="PEM of the authority of the hub's certificate.",
+        ),
+    ] = None,
     fingerprint: Annotated[
         str | None, typer.Option(help="The fingerprint the operator read out; without it you are shown the hub's.")
     ] = None,
@@ -30,13 +38,14 @@ def login(
     Examples
       koinon login https://hub.example.org
       koinon login https://hub.example.org --token-file token.txt --fingerprint 1a2b-…
+      koinon login https://hub.example.org --ca hospital-ca.crt
     """
     from koinon.client import http, settings
     from koinon.client import hub as hubs
     from koinon.domain import errors
 
     token = secrets.read(token_file, environment="KOINON_TOKEN", prompt="Token")
-    with hubs.Hub(http.Connection(address, token)) as hub:
+    with hubs.Hub(http.Connection(address, token, ca=ca)) as hub:
         about = hub.about()
         if fingerprint is not None and fingerprint != about["fingerprint"]:
             raise errors.Untrusted(
@@ -45,7 +54,10 @@ def login(
                 todo="Call the operator before you go on: this may be another machine.",
             )
         projects = hub.projects()  # the token is tried before it is kept
-    path = settings.save_login(settings.Login(hub=http.check_url(address), token=token, signing=about["signing"]))
+    kept = str(ca.absolute()) if ca is not None else ""
+    path = settings.save_login(
+        settings.Login(hub=http.check_url(address), token=token, signing=about["signing"], ca=kept)
+    )
     if json:
         output.emit({"hub": address, "fingerprint": about["fingerprint"], "file": str(path), "projects": len(projects)})
         return

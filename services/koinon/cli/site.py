@@ -10,6 +10,10 @@ from koinon.cli import output, secrets
 app = typer.Typer(help="A hospital's site, for its IT; and what a hub knows of one.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
+Settings = Annotated[
+    Path | None,
+    typer.Option(envvar="KOINON_SITE_SETTINGS", show_envvar=True, help="The site's site.yaml, if not in its folder."),
+]
 
 
 @app.command("init")
@@ -65,8 +69,59 @@ def init(
     output.say(f"Then keep {folder / 'root' / 'root.key'} offline. Next: koinon site serve {folder}")
 
 
+@app.command("keys")
+def keys(
+    folder: Folder,
+    name: Annotated[str | None, typer.Option(help="The site's name, as the hub's operator invited it.")] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="New keys of the agent, certified by the root key.")] = False,
+    json: output.Json = False,
+) -> None:
+    """Make the keys of a site whose agent runs in Kubernetes. Offline, on a machine of the hospital's IT.
+
+    The root key in DIR/root stays there: grants, revocations and renewals need it. What is in DIR/agent goes into a
+    Secret; the agent enrols itself with the hub's invitation.
+
+    \b
+    Examples
+      koinon site keys lyon --name lyon
+      koinon site keys lyon --renew
+    """
+    import shlex
+    import time
+
+    from koinon.agent import setup
+    from koinon.agent.config import Folder as Paths
+    from koinon.domain.keys import fingerprint
+
+    if renew:
+        made = setup.renew_keys(folder, now=time.time())
+    else:
+        made = setup.make_keys(folder, name=_required(name, "--name"), now=time.time())
+    paths = Paths(folder)
+    root = paths.root_public.read_text().strip()
+    files = shlex.quote(str(paths.agent))
+    command = f"kubectl create secret generic koinon-agent --namespace {made.site} --from-file={files}"
+    if renew:
+        command += " --dry-run=client --output yaml | kubectl apply --filename -"
+    if json:
+        output.emit({"site": made.site, "root": root, "fingerprint": fingerprint(root), "epoch": made.epoch,
+                     "expires": made.not_after, "root_key": str(paths.root_key), "command": command})  # fmt: skip
+        return
+    output.fields(
+        (
+            ("site", made.site),
+            ("fingerprint", fingerprint(root)),
+            ("root, for the Site", root),
+            ("agent's keys", f"epoch {made.epoch}, until {output.when(made.not_after)}"),
+        )
+    )
+    output.say(f"Keep {paths.root_key} offline, and a copy of it in a safe. Read the fingerprint out to the others.")
+    output.say("The agent's keys, without the root key, into its Secret (and restart the agent if it runs):")
+    output.say(command)
+
+
 @app.command("serve")
-def serve(folder: Folder) -> None:
+def serve(folder: Folder, settings: Settings = None) -> None:
     """Run the site's agent until Ctrl-C.
 
     It asks the hub for work and does what was granted, nothing else.
@@ -77,7 +132,7 @@ def serve(folder: Folder) -> None:
     """
     from koinon.agent import serve as agent
 
-    agent.serve(folder)
+    agent.serve(folder, settings)
 
 
 @app.command("show")
@@ -131,7 +186,7 @@ def show(
 
 
 @app.command("doctor")
-def doctor(folder: Folder, json: output.Json = False) -> None:
+def doctor(folder: Folder, settings: Settings = None, json: output.Json = False) -> None:
     """Examine a site and say what to repair.
 
     Keys, data, clock, whether the hub answers, and which walls this machine can build. Ends with 1 if something must
@@ -143,7 +198,7 @@ def doctor(folder: Folder, json: output.Json = False) -> None:
     """
     from koinon.cli import doctor as examinations
 
-    findings = examinations.examine(folder)
+    findings = examinations.examine(folder, settings)
     if json:
         output.emit([finding.as_json() for finding in findings])
     else:

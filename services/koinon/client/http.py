@@ -2,13 +2,16 @@
 
 import json
 import random
+import ssl
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from koinon.artifacts import keyfiles
 from koinon.domain import errors
 from koinon.domain.loopback import is_loopback
 
@@ -53,7 +56,8 @@ class Connection:
     Raises the classes of koinon.domain.errors: those that the hub names, and Unavailable when it cannot be reached.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, *, ca: Path | None = None) -> None:
+        """`ca`: the only authority (PEM) trusted for the hub. Raises Invalid, NotFound for its file."""
         self.url = check_url(url)
         headers = {"User-Agent": "koinon", "Accept": "application/json"}
         if token:
@@ -61,7 +65,11 @@ class Connection:
         # A proxy of the environment must not see what stays on this machine.
         trust = not is_loopback(urlsplit(self.url).hostname or "")
         self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=httpx.Timeout(READ_SECONDS, connect=10.0), trust_env=trust
+            base_url=self.url,
+            headers=headers,
+            timeout=httpx.Timeout(READ_SECONDS, connect=10.0),
+            trust_env=trust,
+            verify=True if ca is None else keyfiles.trusting(ca),
         )
 
     def __repr__(self) -> str:
@@ -138,6 +146,15 @@ class Connection:
 
     def _away(self, error: httpx.TransportError) -> errors.Unavailable:
         late = isinstance(error, httpx.TimeoutException)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            return errors.Unavailable(
+                f"The hub's certificate is not trusted: {cause.verify_message}.",
+                where=self.url,
+                todo="If it is by an authority of your own: koinon login ADDRESS --ca FILE, or KOINON_CA",
+            )
         return errors.Unavailable(
             "The hub did not answer in time." if late else "The hub cannot be reached.",
             where=self.url,

@@ -1,6 +1,7 @@
 """The hub as a researcher sees it: projects, runs and sites, by name."""
 
 import builtins
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -13,13 +14,16 @@ from koinon.client.runs import Run
 from koinon.domain import errors, keys, wire
 
 
-def connect(url: str | None = None, *, token: str | None = None) -> "Hub":
+def connect(url: str | None = None, *, token: str | None = None, ca: str | Path | None = None) -> "Hub":
     """The hub that `koinon login` left (or KOINON_HUB and KOINON_TOKEN name); `url` and `token` take their place.
+
+    `ca`: the PEM file of the authority that the hub's certificate is by, if not a public one (or KOINON_CA).
 
     Raises Unauthenticated without a login, Untrusted if the hub shows another key than it did at the login.
     """
+    given = str(ca or os.environ.get("KOINON_CA", ""))
     login = settings.Login(hub=url, token=token or "") if url else settings.load_login()
-    hub = Hub(Connection(login.hub, login.token))
+    hub = Hub(Connection(login.hub, login.token, ca=Path(given) if given else login.authority))
     if login.signing and hub.about()["signing"] != login.signing:
         raise errors.Untrusted(
             f"The hub shows the key {keys.fingerprint(hub.about()['signing'])}, at the login it was "

@@ -1,6 +1,6 @@
 """What `koinon login` and `koinon key new` leave in the user's configuration folder, in files of mode 0600.
 
-The folder is KOINON_CONFIG if that is set. KOINON_HUB and KOINON_TOKEN take the place of a login, for scripts.
+The folder is KOINON_CONFIG if that is set. KOINON_HUB, KOINON_TOKEN and KOINON_CA are a login for scripts.
 """
 
 import json
@@ -16,11 +16,17 @@ from koinon.domain import errors
 
 @dataclass(frozen=True)
 class Login:
-    """A hub, the token for it, and the signing key it showed when the user compared its fingerprint."""
+    """A hub, the token for it, the signing key it showed when the user compared its fingerprint, and the file of the
+    authority that its certificate is by, if not a public one."""
 
     hub: str
     token: str = field(repr=False)
     signing: str = ""
+    ca: str = ""
+
+    @property
+    def authority(self) -> Path | None:
+        return Path(self.ca) if self.ca else None
 
 
 def folder() -> Path:
@@ -36,7 +42,7 @@ def save_login(login: Login, path: Path | None = None) -> Path:
 def load_login() -> Login:
     """Raises Unauthenticated if nobody logged in here."""
     if hub := os.environ.get("KOINON_HUB"):
-        return Login(hub=hub, token=os.environ.get("KOINON_TOKEN", ""))
+        return Login(hub=hub, token=os.environ.get("KOINON_TOKEN", ""), ca=os.environ.get("KOINON_CA", ""))
     path = folder() / "login.json"
     try:
         return Login(**json.loads(path.read_text()))

@@ -22,7 +22,7 @@ init check login grant revoke demo up
 contract infer|contract show
 project create|project list|project show
 run submit|run watch|run list|run show|run cancel|run download|run compare|run delete
-site init|site serve|site show|site doctor
+site init|site keys|site serve|site show|site doctor
 hub serve|hub invite|hub backup|hub restore
 user add|user list|user remove
 key new|key show
@@ -33,7 +33,7 @@ COMMANDS = [verb.split() for line in VERBS.split("\n") for verb in (line.split("
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     monkeypatch.setenv("KOINON_CONFIG", str(tmp_path / "config"))
-    for name in ("KOINON_HUB", "KOINON_TOKEN", "KOINON_KEY", "KOINON_DEBUG", "KOINON_INVITATION"):
+    for name in ("KOINON_HUB", "KOINON_TOKEN", "KOINON_CA", "KOINON_KEY", "KOINON_DEBUG", "KOINON_INVITATION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return CliRunner()
@@ -139,6 +139,24 @@ def test_key_is_private_and_its_recipient_public(cli: CliRunner, tmp_path: Path)
     assert shown.stdout.strip() == made["recipient"]
     assert secret not in shown.output
     assert _run(cli, "key", "new").exit_code == 1
+
+
+def test_a_sites_keys_are_made_offline_and_the_root_key_stays(cli: CliRunner, tmp_path: Path) -> None:
+    made = _run(cli, "site", "keys", "our keys/lyon", "--name", "lyon")
+    assert made.exit_code == 0, made.output
+    root = (tmp_path / "our keys" / "lyon" / "root" / "root.key").read_text().strip()
+    command = "kubectl create secret generic koinon-agent --namespace lyon --from-file='our keys/lyon/agent'"
+    assert command in made.stdout.splitlines()
+    told = json.loads(_run(cli, "site", "keys", "our keys/lyon", "--name", "lyon", "--json").stdout)
+    assert (told["site"], told["epoch"], told["command"]) == ("lyon", 1, command)
+    assert told["root"] in made.stdout
+    assert told["fingerprint"] in made.stdout
+    renewed = _run(cli, "site", "keys", "our keys/lyon", "--renew")
+    assert "epoch 2" in renewed.stdout
+    assert f"{command} --dry-run=client --output yaml | kubectl apply --filename -" in renewed.stdout.splitlines()
+    assert root not in made.output + renewed.output
+    assert _run(cli, "site", "keys", "our keys/lyon", "--name", "nice").exit_code == 1
+    assert _run(cli, "site", "keys", "another").exit_code == 2
 
 
 def test_tokens_are_stored_as_hashes_and_shown_once(cli: CliRunner, tmp_path: Path) -> None:
