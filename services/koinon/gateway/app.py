@@ -1,11 +1,13 @@
 """The hub as an ASGI application: `create(settings)`."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
@@ -15,6 +17,7 @@ from koinon.gateway import documents, folder, health, history, problems, project
 from koinon.gateway.auth import Directory
 from koinon.gateway.hub import Hub
 from koinon.gateway.metrics import Measured, Metrics
+from koinon.gateway.probes import Probes
 from koinon.scheduler.board import Board
 from koinon.scheduler.look import Pace
 from koinon.scheduler.loop import Scheduler
@@ -32,7 +35,8 @@ those of events, which their hashes cover, are whole milliseconds.
 @dataclass(frozen=True)
 class Settings:
     """`database` and `artifacts` are URLs, by default within `folder`. `lost` is called once another hub has taken
-    over the database: this one must stop then."""
+    over the database: this one must stop then. `metrics_token` is what Prometheus must show. `url`: how sites reach
+    this hub, if something stands before it."""
 
     folder: Path
     database: str | None = None
@@ -40,6 +44,8 @@ class Settings:
     pace: Pace = field(default_factory=Pace)
     clock: Callable[[], float] = time.time
     lost: Callable[[], None] = lambda: None
+    metrics_token: str = field(default_factory=lambda: os.environ.get("KOINON_METRICS_TOKEN", ""), repr=False)
+    url: str | None = None
 
 
 def create(settings: Settings) -> FastAPI:
@@ -66,7 +72,21 @@ def create(settings: Settings) -> FastAPI:
         pace=settings.pace,
         lost=settings.lost,
     )
-    hub = Hub(where, store, artifacts, board, scheduler, directory, metrics, settings.clock)
+    probes = Probes(health.checks(store, artifacts, where.root))
+    below = urlsplit(settings.url or "").path.rstrip("/")
+    hub = Hub(
+        where,
+        store,
+        artifacts,
+        board,
+        scheduler,
+        directory,
+        metrics,
+        probes,
+        settings.clock,
+        below,
+        settings.metrics_token,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -81,7 +101,7 @@ def create(settings: Settings) -> FastAPI:
     # No /docs: its page would load scripts from the internet, and a hospital has none.
     app = FastAPI(title="Koinon hub", version=version("koinon"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.hub = hub
-    problems.install(app, scheduler.check_fence)
+    problems.install(app, scheduler.check_fence, metrics.problem)
     for part in (health, projects, runs, history, sites, uploads):
         app.include_router(part.router)
     documents.install(app, _DESCRIPTION)

@@ -114,7 +114,7 @@ async def site(request: Request) -> Caller:
     now = hub.clock()
     raw = request.scope.get("raw_path") or request.scope["path"].encode()
     query = request.scope["query_string"]
-    url = f"http://hub{raw.decode('ascii')}" + (f"?{query.decode('ascii')}" if query else "")
+    url = f"http://hub{hub.below}{raw.decode('ascii')}" + (f"?{query.decode('ascii')}" if query else "")
     verified = httpsig.verify(
         request.method, url, request.headers, lambda name: hub.directory.signing_key(name, now), now=now
     )

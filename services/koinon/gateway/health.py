@@ -1,7 +1,9 @@
 """What a person, Kubernetes and Prometheus ask first: who are you, are you well, what do you count?"""
 
+import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -10,12 +12,16 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from koinon.aggregation.spool import RESERVE
+from koinon.artifacts.stores import ArtifactStore
 from koinon.domain import keys, wire
-from koinon.domain.errors import KoinonError, Unavailable
-from koinon.gateway import auth
-from koinon.gateway.hub import Hub
+from koinon.domain.errors import Forbidden, Unauthenticated, Unavailable
+from koinon.domain.loopback import is_loopback
+from koinon.gateway import auth, metrics, snapshot
+from koinon.gateway.problems import described
+from koinon.store.store import Store
 
 router = APIRouter(tags=["hub"])
+_READY_PATIENCE, _SCRAPE_PATIENCE = 20.0, 4.0  # seconds; a scrape is given up after 10
 
 
 class About(BaseModel):
@@ -55,44 +61,53 @@ async def healthz() -> dict[str, bool]:
             )  # fmt: skip
 async def readyz(request: Request) -> Response:
     hub = auth.hub_of(request)
-    checks = await anyio.to_thread.run_sync(_checks, hub)
-    ready = all(text == "ok" for text in checks.values())
-    body = {"ready": ready, "checks": checks, "retrying": hub.scheduler.troubles()}
+    checks = await hub.probes.look(_READY_PATIENCE)
+    ready = all(outcome.ok for outcome in checks.values())
+    told = {part: outcome.text for part, outcome in checks.items()}
+    body = {"ready": ready, "checks": told, "retrying": hub.scheduler.troubles()}
     return JSONResponse(body, 200 if ready else 503)
 
 
-def _checks(hub: Hub) -> dict[str, str]:
-    return {
-        "database": _outcome(hub.store.ping),
-        "artifacts": _outcome(hub.artifacts.check),
-        "disk": _outcome(lambda: _check_disk(hub)),
-    }
+def checks(store: Store, artifacts: ArtifactStore, folder: Path) -> Mapping[str, Callable[[], None]]:
+    """What /readyz tries; each raises KoinonError or OSError."""
+    return {"database": store.ping, "artifacts": artifacts.check, "disk": lambda: _check_disk(folder)}
 
 
-def _outcome(check: Callable[[], None]) -> str:
-    try:
-        check()
-    except KoinonError as error:
-        return error.what
-    except OSError as error:
-        return f"{type(error).__name__}: {error.strerror}"
-    return "ok"
-
-
-def _check_disk(hub: Hub) -> None:
-    free = shutil.disk_usage(hub.folder.root).free
+def _check_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
     if free < RESERVE:
         raise Unavailable(f"Only {free} bytes of disk are free.", todo="Make room.")
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response,
+            description="They name sites, projects and runs: with the bearer token that KOINON_METRICS_TOKEN is at the "
+            "hub; without such a token for callers on the hub's own machine alone.",
+            responses=described(Unauthenticated, Forbidden))  # fmt: skip
 async def prometheus(request: Request) -> Response:
     hub = auth.hub_of(request)
-    for state, count in hub.scheduler.active().items():
-        hub.metrics.runs.labels(state).set(count)
-    names = hub.directory.names()
-    live = sum(hub.scheduler.is_live(name) for name in names)
-    hub.metrics.sites.labels("connected").set(live)
-    hub.metrics.sites.labels("away").set(len(names) - live)
-    hub.metrics.retrying.set(len(hub.scheduler.troubles()))
-    return Response(hub.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    _check_reader(request, hub.metrics_token)
+    found = await hub.probes.look(_SCRAPE_PATIENCE)
+
+    def text() -> bytes:
+        return hub.metrics.text(snapshot.families(hub, found))
+
+    content = await anyio.to_thread.run_sync(text, limiter=hub.metrics.scrapes)
+    return Response(content, media_type=metrics.CONTENT_TYPE)
+
+
+def _check_reader(request: Request, token: str) -> None:
+    """Raises Unauthenticated, Forbidden."""
+    if token:
+        given = request.headers.get("Authorization", "")
+        if not secrets.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise Unauthenticated(
+                "The metrics name sites and runs; reading them needs their token.",
+                where="Authorization",
+                todo="Send the hub's KOINON_METRICS_TOKEN as bearer token.",
+            )
+    elif request.client is None or not is_loopback(request.client.host):
+        raise Forbidden(
+            "The metrics name sites and runs; without a token only this machine may read them.",
+            where="/metrics",
+            todo="Start the hub with KOINON_METRICS_TOKEN, and give it to Prometheus.",
+        )

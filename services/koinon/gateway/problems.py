@@ -68,23 +68,28 @@ def described(*kinds: type[KoinonError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install(app: FastAPI, on_conflict: Callable[[], None]) -> None:
+def install(app: FastAPI, on_conflict: Callable[[], None], told: Callable[[str], None]) -> None:
     """Problem documents for all errors of `app`, unknown routes and wrong methods included.
 
-    `on_conflict` is called in a thread for every Conflict: it may mean that another hub took over.
+    `on_conflict` is called in a thread for every Conflict: it may mean that another hub took over. `told` gets the code
+    of every problem.
     """
+
+    def answer(error: KoinonError) -> Response:
+        told(error.slug())
+        return response(error)
 
     @app.exception_handler(KoinonError)
     async def koinon_error(request: Request, error: KoinonError) -> Response:
         if isinstance(error, errors.Conflict):
             await anyio.to_thread.run_sync(on_conflict)
-        return response(error)
+        return answer(error)
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return response(
+        return answer(
             errors.Invalid(f"{first['msg']}.", where=place, todo="See /openapi.json for what this address takes.")
         )
 
@@ -92,10 +97,9 @@ def install(app: FastAPI, on_conflict: Callable[[], None]) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         where = f"{request.method} {request.url.path}"
         if error.status_code == 404:
-            return response(
-                errors.NotFound("There is nothing at this address.", where=where, todo="See /openapi.json.")
-            )
+            return answer(errors.NotFound("There is nothing at this address.", where=where, todo="See /openapi.json."))
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "")
+        told(code)
         body = document(error.status_code, code, f"{error.detail}.", where, _TODO)
         return JSONResponse(body, error.status_code, dict(error.headers or {}), MEDIA_TYPE)
 
@@ -103,11 +107,12 @@ def install(app: FastAPI, on_conflict: Callable[[], None]) -> None:
     async def disk_error(request: Request, error: OSError) -> Response:
         _log.error("%s %s: %s", request.method, request.url.path, error)
         away = "The hub's disk does not take or give what this needs."
-        return response(errors.Unavailable(away, todo="Nothing is lost; send it again."))
+        return answer(errors.Unavailable(away, todo="Nothing is lost; send it again."))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         incident = secrets.token_hex(6)
+        told("internal")
         _log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
         body = document(
             500,

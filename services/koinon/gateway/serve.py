@@ -5,6 +5,7 @@ import ctypes
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +17,18 @@ from fastapi import FastAPI
 from koinon.artifacts import files
 from koinon.domain import keys
 from koinon.domain.errors import Conflict, Invalid
+from koinon.domain.loopback import is_loopback
 from koinon.gateway import app as application
+from koinon.gateway import tls
 from koinon.gateway.app import Settings
 from koinon.gateway.hub import Hub
+from koinon.gateway.tls import Files
 from koinon.scheduler.look import Pace
 from koinon.store.lock import HubLock
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 STOP_SECONDS = 10  # that requests under way get to finish
+_log = logging.getLogger("koinon.gateway")
 
 
 def serve(
@@ -34,16 +39,22 @@ def serve(
     artifacts: str | None = None,
     *,
     pace: Pace | None = None,
+    encrypted: Files | None = None,
+    url: str | None = None,
 ) -> None:
     """Serves the hub in `folder` (made if absent) until SIGTERM or SIGINT; then stops in order and returns.
 
-    `port` 0 takes a free one. Prints one line once it answers, and writes its URL into `folder/address`. Raises
-    Conflict if another hub uses the folder, before anything is changed, or once another one has taken the database.
+    `port` 0 takes a free one. `encrypted`: HTTPS. `url`: how sites and researchers reach it, if otherwise. Prints one
+    line once it answers, and writes its URL into `folder/address`. Raises Conflict if another hub uses the folder,
+    before anything is changed, or once another one has taken the database; NotFound, Invalid for a certificate.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _tune_allocator()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    secured = None if encrypted is None else (encrypted, tls.context(encrypted))
+    if secured is None and not is_loopback(host):
+        _log.warning("Plain HTTP on %s: TLS must end before it, and nobody else may reach it.", host)
     with HubLock(folder), _listening(host, port) as listener:
         server: _Server | None = None
         lost = threading.Event()
@@ -53,8 +64,8 @@ def serve(
             if server is not None:
                 server.end()
 
-        app = application.create(Settings(folder, database, artifacts, pace or Pace(), lost=taken_over))
-        server = _Server(app, folder)
+        settings = Settings(folder, database, artifacts, pace or Pace(), lost=taken_over, url=url)
+        server = _Server(application.create(settings), folder, secured, url)
         server.run([listener])
         (folder / "address").unlink(missing_ok=True)
         if lost.is_set():
@@ -66,7 +77,9 @@ def serve(
 class _Server(uvicorn.Server):
     """uvicorn with a readiness line, and signals that end the long-polls before they wait for them."""
 
-    def __init__(self, app: FastAPI, folder: Path) -> None:
+    def __init__(
+        self, app: FastAPI, folder: Path, secured: tuple[Files, ssl.SSLContext] | None, url: str | None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -76,9 +89,12 @@ class _Server(uvicorn.Server):
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=STOP_SECONDS,
                 server_header=False,
+                ssl_context_factory=None if secured is None else lambda *_: secured[1],
             )
         )
-        self._folder = folder
+        self._folder, self._url = folder, url
+        self._secured = secured
+        self._renewing: asyncio.Task[None] | None = None
         self._hub: Hub = app.state.hub
         self._own_loop: asyncio.AbstractEventLoop | None = None
 
@@ -87,8 +103,12 @@ class _Server(uvicorn.Server):
         if not self.started or not sockets:
             return
         self._own_loop = asyncio.get_running_loop()
+        if self._secured is not None:
+            pair, live = self._secured
+            self._renewing = asyncio.create_task(tls.renew(live, pair))
         host, port = sockets[0].getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self._secured is None else "https"
+        url = self._url or (f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
         with files.draft(self._folder / "address") as file:
             file.write(f"{url}\n".encode())
         shown = keys.fingerprint(self._hub.folder.signing.public)

@@ -3,7 +3,7 @@
 A message for a phase that is over is "late", which is no error: the round went on without it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from koinon.domain.keys import Certificate, Signed
 from koinon.domain.run import Phase
 from koinon.domain.wire import InitVote, Keys, Masked, Participant, Release, Shares, SiteReport, Vote
 from koinon.protection.hub import HubAttempt
-from koinon.scheduler.progress import Progress, Spooled, describe, load
+from koinon.scheduler.progress import Progress, Spooled, describe, is_refusal, load
 from koinon.store.store import Store
 
 ACCEPTED, REPEATED, LATE = "accepted", "repeated", "late"
@@ -30,10 +30,11 @@ _MESSAGES: dict[Phase, type[Signed]] = {
 
 
 class Intake:
-    """`work` is a folder for the sealed first weights of runs."""
+    """`work` is a folder for the sealed first weights of runs; `troubled` is told each new trouble of a site: its code,
+    and whether the site refuses."""
 
-    def __init__(self, store: Store, spool: Spool, work: Path) -> None:
-        self._store, self._spool, self._work = store, spool, work
+    def __init__(self, store: Store, spool: Spool, work: Path, troubled: Callable[[str, bool], None]) -> None:
+        self._store, self._spool, self._work, self._troubled = store, spool, work, troubled
         work.mkdir(parents=True, exist_ok=True)
 
     def receive(
@@ -105,6 +106,7 @@ class Intake:
                 told: dict[str, object] = {"round": attempt.round, "attempt": attempt.number, "phase": attempt.phase}
                 told |= {"site": site, "trouble": trouble.model_dump(mode="json")}
                 self._store.append_event(attempt.run, "site.trouble", told)
+                self._troubled(trouble.code, is_refusal(trouble))
             return ACCEPTED if new else REPEATED
 
     def part_arrived(self, progress: Progress, certificate: Certificate) -> bool:

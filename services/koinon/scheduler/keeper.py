@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from koinon.aggregation.spool import Spool
 from koinon.domain.errors import Conflict, KoinonError, Unavailable
 from koinon.domain.run import RunState
-from koinon.scheduler import look, progress, tasks
+from koinon.domain.wire import SiteStatus
+from koinon.scheduler import look, progress, tasks, waits
 from koinon.scheduler.board import Board
 from koinon.scheduler.decide import Commit, Fold, decide, wake_at
 from koinon.scheduler.look import Pace
 from koinon.scheduler.progress import Failure, Progress
 from koinon.scheduler.steps import Observer, Steps
 from koinon.scheduler.view import RunView
+from koinon.scheduler.waits import Wait
 from koinon.store.store import Store
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0
@@ -56,6 +58,7 @@ class Keeper:
     def __init__(self, state: Progress, tools: Tools) -> None:
         self.state = state
         self.wake = asyncio.Event()
+        self._waits: list[Wait] = []
         self._tools = tools
         self._failures = 0
 
@@ -83,6 +86,23 @@ class Keeper:
 
     def view(self, now: float) -> RunView:
         return look.view(self.state, now, self._tools.pace, self._tools.booted, self._tools.last_seen)
+
+    def waits(self, statuses: Mapping[str, SiteStatus | None]) -> list[Wait]:
+        """For whom the run waits now; `statuses` is what sites said of themselves last."""
+        with self.state.lock:
+            return self._look_at_waits(statuses)
+
+    def latest_waits(self, statuses: Mapping[str, SiteStatus | None]) -> list[Wait]:
+        """As `waits`, without waiting for a step that is under way: then what was true before it."""
+        if self.state.lock.acquire(blocking=False):
+            try:
+                self._waits = self._look_at_waits(statuses)
+            finally:
+                self.state.lock.release()
+        return self._waits
+
+    def _look_at_waits(self, statuses: Mapping[str, SiteStatus | None]) -> list[Wait]:
+        return waits.of(self.state, lambda: self.view(self._tools.clock()), statuses, self._tools.last_seen)
 
     def refresh(self) -> None:
         """Reads the store if that is due. Raises Unavailable."""
@@ -142,6 +162,7 @@ class Keeper:
     def _end(self) -> None:
         state, board = self.state, self._tools.board
         self._tools.steps.clean_run(state.run.id)
+        self._tools.observer.run_ended(state.run.state)
         board.set_tasks(state.run.id, {})
         board.nudge(member.site for member in state.project.manifest.members)
         board.tell(state.run.id)

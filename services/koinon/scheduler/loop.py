@@ -20,13 +20,14 @@ from koinon.domain.errors import Conflict, Unavailable
 from koinon.domain.keys import Certificate
 from koinon.domain.run import Phase, RunState, is_final
 from koinon.domain.wire import SiteStatus
-from koinon.scheduler import tasks
+from koinon.scheduler import waits
 from koinon.scheduler.board import Board
 from koinon.scheduler.intake import LATE, Intake
 from koinon.scheduler.keeper import Keeper, Tools
 from koinon.scheduler.look import Pace
 from koinon.scheduler.progress import Progress
 from koinon.scheduler.steps import Observer, Steps
+from koinon.scheduler.waits import Wait
 from koinon.store.records import Run
 from koinon.store.store import Store
 
@@ -56,7 +57,7 @@ class Scheduler:
         self._store, self._board, self._clock = store, board, clock
         self._pace, self._certificate_of = pace or Pace(), certificate_of
         self.spool = Spool(folder / "uploads")
-        self._intake = Intake(store, self.spool, folder / "weights")
+        self._intake = Intake(store, self.spool, folder / "weights", observer.site_troubled)
         committer = Committer(store, artifacts, keys, folder / "sealing")
         steps = Steps(store, self.spool, committer, self._intake, folder / "sums", observer, certificate_of, clock)
         self._tools = Tools(
@@ -79,6 +80,7 @@ class Scheduler:
         self._statuses: dict[str, SiteStatus | None] = {}
         self._live: set[str] = set()
         self._noted: dict[str, float] = {}
+        self._offsets: dict[str, float | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ class Scheduler:
         for row in self._store.sites():
             self._board.saw(row.name, row.last_seen or 0.0)
             self._statuses[row.name] = row.status
+            self._offsets[row.name] = row.clock_offset
         for run in self._store.active_runs():
             self._adopt(Progress(run, self._store.project(run.project)))
 
@@ -171,6 +174,7 @@ class Scheduler:
 
     def note_site(self, site: str, status: SiteStatus, offset: float) -> None:
         """Makes what a site said of itself durable; `offset` is its clock less the hub's, in seconds."""
+        self._offsets[site] = offset
         try:
             self._store.touch_site(site, status, offset)
         except Unavailable:
@@ -189,6 +193,10 @@ class Scheduler:
 
     def last_seen(self, site: str) -> float | None:
         return self._board.last_seen(site) or None
+
+    def clock_offset(self, site: str) -> float | None:
+        """The site's clock less the hub's, in seconds, as noted last."""
+        return self._offsets.get(site)
 
     def standing(self, site: str) -> tuple[list[str], dict[str, dict[str, int]]]:
         """The manifests that name the site, and the newest round and attempt of their runs that are not over."""
@@ -268,12 +276,17 @@ class Scheduler:
     def waiting(self, run: str) -> list[dict[str, Any]]:
         """For whom the run waits, since when, until when, why, and what one can do."""
         keeper = self._keepers.get(run)
-        if keeper is None:
-            return []
-        state = keeper.state
-        with state.lock:
-            seen = {member.site: self._board.last_seen(member.site) for member in state.project.manifest.members}
-            return tasks.waiting(state, lambda: keeper.view(self._clock()), self._statuses, seen)
+        return [wait.shown() for wait in keeper.waits(self._statuses)] if keeper else []
+
+    def longest_waits(self, most: int) -> list[tuple[Run, str, Wait]]:
+        """Of all runs, with the names of their projects; the longest first. Holds up no run."""
+        found: list[tuple[Run, str, Wait]] = []
+        for keeper in sorted(self._keepers.values(), key=lambda keeper: waits.began(keeper.state)):
+            if len(found) >= most:
+                break
+            name = keeper.state.project.manifest.name
+            found += [(keeper.state.run, name, wait) for wait in keeper.latest_waits(self._statuses)]
+        return sorted(found, key=lambda each: each[2].since)[:most]
 
     def troubles(self) -> list[str]:
         """What is being tried again, for /readyz."""

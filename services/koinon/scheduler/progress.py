@@ -253,10 +253,15 @@ def _load_uploads(
         hub.add_masked(masked)
 
 
+def is_refusal(trouble: Trouble) -> bool:
+    """Does the site refuse, rather than fail?"""
+    return trouble.error in ("Refusal", "Refused")
+
+
 def describe(trouble: Trouble) -> str:
     """A trouble in words; its full text is in the hospital's log under the incident."""
     told = trouble.code.replace("_", " ")
-    if trouble.error in ("Refusal", "Refused"):
+    if is_refusal(trouble):
         told = f"that it refuses ({told})"
     elif trouble.error != "Error":
         told += f" ({trouble.error})"

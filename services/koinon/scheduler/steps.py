@@ -37,9 +37,15 @@ from koinon.store.store import Store
 
 
 class Observer(Protocol):
-    """Who is told of rounds that ended (the gateway's metrics)."""
+    """Who is told what happens (the gateway's metrics)."""
 
     def round_ended(self, kind: str, state: str, seconds: Mapping[str, float], size: int) -> None: ...
+
+    def attempt_failed(self, phase: str) -> None: ...
+
+    def run_ended(self, state: str) -> None: ...
+
+    def site_troubled(self, code: str, refused: bool) -> None: ...
 
     def step_failed(self) -> None: ...
 
@@ -96,11 +102,12 @@ class Steps:
 
     def _retry(self, progress: Progress, action: Retry) -> None:
         assert progress.attempt is not None
-        run, kind = progress.run.id, progress.attempt.opening.kind
+        run, kind, phase = progress.run.id, progress.attempt.opening.kind, progress.attempt.phase
         self._store.fail_attempt(run, action.round, action.attempt - 1, action.reason)
         self._clean_attempt(run, action.round, action.attempt - 1)
         opening = self._opening(progress, action.round, action.attempt, kind, action.invited)
         progress.enter(self._store.open_attempt(opening, action.deadline))
+        self._observer.attempt_failed(phase)
 
     def _opening(self, progress: Progress, round: int, attempt: int, kind: Kind, invited: tuple[str, ...]) -> Opening:
         run = progress.run
