@@ -1,6 +1,8 @@
 # make demo    four hospitals train together, protected, on this machine
 # make up      the same federation, kept running to play with
-# make test    every check and test; T=lint|unit|protocol|services|e2e|science|chaos picks tiers
+# make test    every check and test; T=lint|unit|protocol|services|e2e|science|chaos|cluster picks tiers
+# make cluster-up, cluster-down    a Kubernetes node of this machine's own, without a container engine
+# make bundle IMAGES="A.tar B.tar"    images and charts in one file, for who has no internet; OUT=FILE
 # make bench   speeds, as ratios measured side by side
 # make lock    resolve the dependencies again
 
@@ -19,7 +21,7 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export UV_NO_PROGRESS := 1
 
-.PHONY: demo up test lint bench lock clean
+.PHONY: demo up test lint bench lock clean cluster-up cluster-down bundle
 
 demo: $(VENV)/.demo
 	@$(BIN)/koinon demo --out build/demo $(if $(STRATEGY),--strategy $(STRATEGY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
@@ -33,6 +35,19 @@ test: $(VENV)/.dev
 
 lint: $(VENV)/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run lint
+
+cluster-up:
+	@tests/cluster/node/build.sh
+	@tests/cluster/node/images.sh base
+	@tests/cluster/node/up.sh
+
+cluster-down:
+	@tests/cluster/node/down.sh
+
+bundle: OUT ?= build/koinon-bundle.tar
+bundle:
+	@mkdir -p "$(dir $(OUT))"
+	@PATH="$$PATH:$${XDG_CACHE_HOME:-$$HOME/.cache}/koinon/cluster/bin" $(PYTHON) charts/bundle --out "$(OUT)" $(IMAGES)
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench
@@ -65,9 +80,11 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
   --custom-compile-command "make lock"
 DEMO := --extra gateway --extra agent --extra worker --extra demo
 lock: $(UV)
-	@$(COMPILE) $(UPGRADE) $(DEMO) --extra operator pyproject.toml locks/dev.in -o locks/dev.txt
+	@$(COMPILE) $(UPGRADE) $(DEMO) --extra operator --extra kuberay pyproject.toml locks/dev.in -o locks/dev.txt
 	@$(COMPILE) -c locks/dev.txt $(DEMO) pyproject.toml locks/build.in -o locks/demo.txt
-	@for image in gateway agent operator worker; do $(COMPILE) -c locks/dev.txt --extra $$image pyproject.toml locks/build.in -o locks/$$image.txt; done
+	@for image in gateway agent operator "worker --extra kuberay"; do \
+	  $(COMPILE) -c locks/dev.txt --extra $$image pyproject.toml -o locks/$${image%% *}.txt; done
+	@$(COMPILE) -c locks/dev.txt locks/image.in -o locks/image.txt
 	@echo uv | $(COMPILE) - -o locks/uv.txt
 
 clean:

@@ -1,14 +1,7 @@
-"""A real MinIO server for tests: `minio` of the PATH, or built from its Go module; absent both, the tests fail.
+"""A real MinIO server for tests. Its data and credentials last as long as the server."""
 
-The built program stays in the user's cache ($XDG_CACHE_HOME/koinon/bin), named by the hash of what it was built
-from. Data and credentials last as long as the server.
-"""
-
-import fcntl
-import hashlib
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import time
@@ -19,37 +12,9 @@ from pathlib import Path
 import httpx
 
 from tests.services import ports
+from tests.services.minio_program import program
 
-_MODULE = Path(__file__).parent / "minio_build"
 _START_SECONDS = 60
-
-
-def program() -> Path:
-    """Raises RuntimeError if there is no MinIO and no Go to build one, or the build fails."""
-    on_path = shutil.which("minio")
-    if on_path:
-        return Path(on_path)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "koinon" / "bin"
-    cache.mkdir(parents=True, exist_ok=True)
-    sources = hashlib.sha256(b"".join((_MODULE / name).read_bytes() for name in ("go.mod", "go.sum")))
-    target = cache / f"minio-{sources.hexdigest()[:16]}"
-    with (cache / "minio.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be building it
-        if not target.exists():
-            _build(target)
-    return target
-
-
-def _build(target: Path) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise RuntimeError("MinIO is absent: put minio on the PATH, or Go, to build it")
-    draft = target.with_suffix(".draft")
-    command = [go, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(draft), "github.com/minio/minio"]
-    done = subprocess.run(command, cwd=_MODULE, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"MinIO cannot be built from its Go module:\n{done.stderr[-2_000:]}")
-    draft.replace(target)
 
 
 class Server:

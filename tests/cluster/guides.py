@@ -1,0 +1,35 @@
+"""The commands of the guides: fenced blocks marked `sh` run as they stand, with the variables that a guide names."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs" / "kubernetes"
+_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_VARIABLE = re.compile(r"\$\{?([A-Z][A-Z_]+)")
+
+
+def blocks(guide: str) -> list[str]:
+    """The guide's blocks in their order."""
+    return _BLOCK.findall((DOCS / guide).read_text(encoding="utf-8"))
+
+
+def variables(text: str) -> set[str]:
+    return set(_VARIABLE.findall(text))
+
+
+def run(block: str, variables: Mapping[str, str], folder: Path, seconds: float = 400) -> str:
+    """What a block prints. Raises AssertionError with all it printed if any of its commands fails."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        cwd=folder,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
