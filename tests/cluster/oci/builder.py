@@ -2,7 +2,9 @@
 
 import fcntl
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ ROOT = Path(__file__).parents[3]
 IMAGES = ROOT / "tests/cluster/node/images.sh"
 BASE = "localhost/koinon-base:test"
 TARGETS = ("gateway", "agent", "operator", "worker")
-SHARED = (".dockerignore", "Dockerfile", "LICENSE", "README.md", "pyproject.toml", "images", "operators", "services")
+SHARED = (".dockerignore", "Dockerfile", "LICENSE", "README.md", "pyproject.toml", "operators", "services")
+BOUND = 18 * 2**30  # bytes of buildah's storage; the steps of all four images are about 8 GB
 AUTHORITY = "/run/build/ca.crt"  # where the build finds the CA of the registries that this machine uses
 
 
@@ -74,10 +77,23 @@ def build(target: str) -> bool:
         wanted = key(target)
         if layout().key(name(target)) == wanted:
             return False
+        tidy()
         run("buildah", "bud", "--isolation=chroot", "--layers", "--timestamp=0", *options(target), ROOT)
         push = ("buildah", "push", "--disable-compression", name(target))
         layout().take(name(target), wanted, lambda folder: run(*push, f"dir:{folder}"))
         return True
+
+
+def tidy() -> None:
+    """Removes what builds that were killed left, and all steps of earlier builds when they have become too many."""
+    for path in Path(environment()["TMPDIR"]).iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    listed = json.loads(run("buildah", "containers", "--json") or "null") or []
+    if stages := [found["id"] for found in listed if not found["imagename"]]:
+        run("buildah", "rm", *stages)
+    used = int(run("du", "-s", "--block-size=1", lifecycle.folder() / "buildah").split()[0])
+    if used > BOUND:
+        run("buildah", "rmi", "--prune", "--force")
 
 
 def options(target: str) -> list[str]:
