@@ -18,7 +18,8 @@ COPY locks/uv.txt locks/image.txt /locks/
 COPY services/images/uv /opt/tools/
 RUN python3 -m venv /opt/tools \
     && pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes --requirement /locks/uv.txt \
-    && /opt/tools/uv pip install --python /opt/tools/bin/python --require-hashes --requirement /locks/image.txt
+    && /opt/tools/uv pip install --python /opt/tools/bin/python --require-hashes --requirement /locks/image.txt \
+    && printf %s "${SSL_CERT_FILE}" >/opt/tools/authority
 COPY services/images/environment /images/
 
 
@@ -59,7 +60,6 @@ WORKDIR /tmp
 
 
 FROM tools AS gateway-environment
-ARG SSL_CERT_FILE
 COPY locks/gateway.txt /locks/
 RUN /images/environment /locks/gateway.txt
 
@@ -86,7 +86,6 @@ ENTRYPOINT ["koinon", "hub", "serve"]
 
 
 FROM tools AS agent-environment
-ARG SSL_CERT_FILE
 COPY locks/agent.txt /locks/
 RUN /images/environment /locks/agent.txt
 
@@ -113,7 +112,6 @@ ENTRYPOINT ["koinon", "site", "serve"]
 
 
 FROM tools AS operator-environment
-ARG SSL_CERT_FILE
 COPY locks/operator.txt /locks/
 RUN /images/environment /locks/operator.txt
 
@@ -151,7 +149,6 @@ RUN apt-get update -qq \
 # Installed in place: copied from another stage, gigabytes would be written twice at each build. What a mount holds is not
 # looked at when a builder asks whether a step has been done; what is copied is.
 FROM worker-system AS worker-environment
-ARG SSL_CERT_FILE
 ARG ACCELERATOR
 COPY locks/worker.txt services/images/environment /tmp/build/
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \

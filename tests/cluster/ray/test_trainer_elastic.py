@@ -17,8 +17,8 @@ import pytest
 
 from koinon.trainer import averaging, data, features, packages, steps
 from koinon.trainer.tensors import Rows
-from tests.services import raynodes
-from tests.services.raynodes import Cluster, Node
+from tests.cluster.ray import raynodes
+from tests.cluster.ray.raynodes import Cluster, Node
 from tests.services.trainers import CONTRACT, HEART, LEARNER, PARAMETERS, body, first_weights, trouble, wait_until
 
 PARTS = 3
