@@ -204,7 +204,7 @@ def test_a_trainer_log_of_any_size_is_bounded(tmp_path: Path, server: Server) ->
     from koinon.agent import cluster
     from koinon.agent.config import Kubernetes
     from koinon.agent.logs import Log
-    from tests.services.test_agent_cluster import WORK
+    from tests.cluster.ray.test_agent_cluster import WORK
 
     port = int(server.url.rpartition(":")[2])
     given = Kubernetes(work_namespace="w", head="127.0.0.1", trainer_port=port, jobs_port=port)
