@@ -108,7 +108,8 @@ def revoke(
     if not yes:
         typer.confirm(f"Revoke {name}?", abort=True, err=True)
     began = time.monotonic()
-    if objects.revocation_of(spec) is None:
+    ended = objects.revocation_of(spec)
+    if ended is None or ended.time < objects.grant_of(spec).not_before:  # it was granted again since
         signed = consents.revocation(spec["manifest"], root, found.site, now=time.time())
         found.kubectl.run("patch", "grants.koinon.dev", name, "--type=merge", "-p", objects.revocation_patch(signed))
     gone = _wait_until_gone(found, name, began, wait)

@@ -144,7 +144,7 @@ def _grants(picture: Picture, now: float) -> Iterator[Finding]:
             continue
         bad = [
             condition(grant, kind)
-            for kind in ("Verified", "EgressDenied", "ClusterReady")
+            for kind in ("Verified", "DataAvailable", "EgressDenied", "ClusterReady")
             if condition(grant, kind).get("status") == "False"
         ]
         for told in bad[:1]:  # the first is the cause
