@@ -10,7 +10,6 @@ from typing import Any
 from pydantic.alias_generators import to_camel, to_snake
 
 from koinon.domain import canonical
-from koinon.domain.errors import Invalid
 from koinon.domain.grant import Grant, Revocation
 from koinon.domain.manifest import Manifest
 
@@ -46,17 +45,6 @@ def revocation_of(spec: Mapping[str, Any]) -> Revocation | None:
     if told is None:
         return None
     return Revocation.of({**told, "manifest": spec["manifest"], "site": spec["site"]}, where="spec.revocation")
-
-
-def manifest_of(spec: Mapping[str, Any]) -> Manifest | None:
-    """The manifest that a Grant's `spec` brings along. Raises Invalid if it is another one than the granted."""
-    text = spec.get("document")
-    if text is None:
-        return None
-    manifest = Manifest.parse(text, where="spec.document")
-    if manifest.digest() != spec["manifest"] or manifest.encode() != text.encode():
-        raise Invalid("This is not the manifest that was granted.", where="spec.document")
-    return manifest
 
 
 def revocation_patch(revocation: Revocation) -> str:
