@@ -15,12 +15,12 @@ from koinon.client.runs import Run
 from tests.cluster import kubectl, lifecycle
 from tests.cluster.federation.league import SITES, League
 
-ROUNDS, SEED, STEPS = 12, 11, 2_000
+ROUNDS, SEED, STEPS = 12, 11, 20_000
 RESUME_SECONDS = 120
 
 
 def submit(project: Project) -> Run:
-    """Rounds that take about a second, so that a fault falls into one."""
+    """Rounds of some seconds, so that a fault falls into one; the test fails if it does not."""
     return project.submit(rounds=ROUNDS, strategy="fedavg", seed=SEED, local_steps=STEPS)
 
 
@@ -93,12 +93,14 @@ def test_the_model_is_the_same(
         next(steps)
     began = time.monotonic()
     fault.strike(federation, project.hash[:12])
+    struck = time.time()
     next(steps)
     next(steps)  # the first may have been under way
     seconds = time.monotonic() - began
     print(f"{fault.name}: {seconds:.1f} s until two more rounds were done")
     for _ in steps:
         pass
+    assert run.refresh().row["finished"] > struck, f"the run was over when the {fault.name} went"
     target = tmp_path / "model.safetensors"
     run.download(target)
     assert target.read_bytes() == undisturbed
