@@ -46,7 +46,7 @@ def test_metrics_say_which_run_waits_for_whom_since_when(tmp_path: Path) -> None
         begun = time.time()
         federation.start()
         run = federation.submit(rounds=1)
-        seen = wait_for(lambda: (w := waits(hub)) and w.get((run, "nice", "weights")), 30, "a wait for nice")
+        seen = wait_for(lambda: (w := waits(hub)) and w.get((run, "nice", "train")), 30, "a wait for nice")
         assert begun <= seen <= time.time()
         shown = wait_for(lambda: [w for w in federation.run(run).get("waiting", []) if w["for"] == "nice"])
         assert shown[0]["since"] == seen
