@@ -41,7 +41,9 @@ def problem(response: httpx.Response) -> errors.KoinonError:
         body = {}
     slug = str(body.get("code") or str(body.get("type", "")).rpartition("/")[2])
     kind = errors.by_slug(slug)
-    if kind is errors.KoinonError:
+    if kind is errors.KoinonError and response.status_code in (502, 504):
+        kind = errors.Unavailable  # a proxy's word: it did not reach the hub
+    elif kind is errors.KoinonError:
         kind = next(
             (c for c in errors.KoinonError.__subclasses__() if c.status == response.status_code), errors.KoinonError
         )

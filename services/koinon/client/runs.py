@@ -23,7 +23,7 @@ _REFUSAL = re.compile(
     r"rounds spent|releases spent|round too large|too few sites)"
 )
 _SILENCE = 60.0  # seconds without a sign of life, then the state is asked for
-_BROKEN_LINES = 30  # in a row, at up to 5 s each, before watching gives up: a hub may restart meanwhile
+_REFUSALS = 30  # in a row, at up to 5 s each, before watching gives up: a hub may restart meanwhile
 
 
 class Run:
@@ -113,14 +113,13 @@ class Run:
         `timeout` seconds.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        fold, broken = self._fold(), 0
+        fold, refused = self._fold(), 0
         while True:
             left = _SILENCE if until is None else until - time.monotonic()
             try:
                 for event in self.hub.connection.events(
                     f"{self.path}/events", fold.last, silence=min(_SILENCE, max(0.1, left))
                 ):
-                    broken = 0
                     if event.get("kind") == "waiting" and waits is not None:
                         waits(progress.describe_waits(event["waiting"]))
                     step = fold.take(event)
@@ -129,20 +128,22 @@ class Run:
                     if until is not None and time.monotonic() > until:
                         break
             except errors.Unavailable:
-                broken += 1
-                if broken > _BROKEN_LINES:
+                time.sleep(pause(1))  # a proxy may have cut the line: whether the hub answers counts
+            try:
+                if self.refresh().finished:
+                    # The stream may have ended with the hub, before the last events.
+                    rest = self.events(fold.last)
+                    break
+                refused = 0
+            except errors.Unavailable:
+                refused += 1
+                if refused > _REFUSALS:
                     raise
-                time.sleep(pause(broken))
-                continue
-            if self.refresh().finished:
-                # The stream may have ended with the hub, before the last events.
-                for event in self.events(fold.last):
-                    if (step := fold.take(event)) is not None:
-                        yield step
-                self.require_success()
-                return
+                time.sleep(pause(refused))
             if until is not None and time.monotonic() > until:
                 raise self.late(timeout or 0)
+        yield from (step for event in rest if (step := fold.take(event)) is not None)
+        self.require_success()
 
     def _fold(self) -> progress.Fold:
         return progress.Fold(tuple(member.site for member in self.manifest().members))
