@@ -5,6 +5,7 @@ nothing may stay that the operator did not name. Errors are those of `koinon.dom
 """
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +39,9 @@ class Kube:
         try:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+            # The library's own default is what the variable said when it was imported.
+            file = os.environ.get("KUBECONFIG")
+            config.load_kube_config(file, client_configuration=settings)  # type: ignore[no-untyped-call]
         settings.connection_pool_maxsize = connections
         self._client = client.ApiClient(settings)
         self._host = str(settings.host)

@@ -1,6 +1,7 @@
 """Releases of the charts on the cluster, small enough for a test node."""
 
 import base64
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -58,6 +59,13 @@ def secret(namespace: str, name: str, **values: str) -> Object:
 def read_secret(namespace: str, name: str) -> dict[str, str]:
     data = kubectl.required("secret", name, namespace).get("data", {})
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def require_left(namespace: str, wanted: set[str]) -> None:
+    """Nothing but `wanted` stays. Helm waits for a Deployment to go, Kubernetes then ends its pods."""
+    with contextlib.suppress(AssertionError):
+        kubectl.until(lambda: left(namespace) == wanted, f"only {wanted} are left", seconds=90)
+    assert left(namespace) == wanted
 
 
 def left(namespace: str) -> set[str]:

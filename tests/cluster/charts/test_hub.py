@@ -82,7 +82,7 @@ def test_a_trial_from_install_to_uninstall_and_back(new_namespace: Callable[[str
 
     kubectl.helm("uninstall", "hub", "-n", namespace, "--wait")
     claims = {f"persistentvolumeclaim/data-{name}-0" for name in (NAME, f"{NAME}-postgresql", f"{NAME}-minio")}
-    assert releases.left(namespace) == claims | {f"secret/{name}" for name in PARTS}
+    releases.require_left(namespace, claims | {f"secret/{name}" for name in PARTS})
 
     releases.install("hub", "koinon-hub", namespace, releases.TRIAL, "--wait")
     assert ready(namespace, ca)

@@ -28,9 +28,6 @@ class Hospital:
     def site(self) -> Object:
         return kubectl.required("sites.koinon.dev", "lyon", self.home)
 
-    def left(self) -> tuple[set[str], set[str]]:
-        return releases.left(self.home), releases.left(self.work)
-
 
 def keys(folder: Path, home: str) -> str:
     """Makes the hospital's keys and their Secret, as its IT does; returns the root's public half."""
@@ -70,9 +67,8 @@ def test_the_first_hospital_from_install_to_uninstall(no_definitions: None, hosp
     assert hospital.site()["metadata"]["uid"] == site["metadata"]["uid"]
 
     releases.uninstall("site", hospital.home)
-    home, work = hospital.left()
-    assert home == {"secret/koinon-agent", "persistentvolumeclaim/data-koinon-agent-0"}
-    assert work == set()
+    releases.require_left(hospital.home, {"secret/koinon-agent", "persistentvolumeclaim/data-koinon-agent-0"})
+    releases.require_left(hospital.work, set())
     kept = kubectl.run("get", "customresourcedefinition", "-o", "name").split()
     assert {f"customresourcedefinition.apiextensions.k8s.io/{kind}.koinon.dev" for kind in ("sites", "grants")} <= set(
         kept
@@ -173,7 +169,7 @@ def test_a_cluster_that_lacks_something_is_told(definitions: None, new_namespace
             releases.install(
                 "site", "koinon-site", home, merged(releases.site(home + "-w"), {"crds": {"install": False}, **wrong})
             )
-    assert releases.left(home) == set()
+    releases.require_left(home, set())
 
 
 def test_without_definitions_a_second_hospital_is_told(
@@ -198,7 +194,7 @@ def test_a_work_namespace_that_the_chart_made_stays_closed(
         releases.uninstall("site", home)
         labels = kubectl.required("namespace", work)["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-        assert releases.left(work) == {"networkpolicy.networking.k8s.io/koinon-site-deny-all"}
+        releases.require_left(work, {"networkpolicy.networking.k8s.io/koinon-site-deny-all"})
         releases.install("site", "koinon-site", home, values)  # it is taken over again
     finally:
         kubectl.helm("uninstall", "site", "-n", home, "--ignore-not-found", "--no-hooks")

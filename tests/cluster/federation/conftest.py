@@ -20,14 +20,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def federation(cluster: Cluster, images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[League]:
     folder = tmp_path_factory.mktemp("league")
     with league.installed(folder, f"pilot-{secrets.token_hex(2)}") as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def project(federation: League) -> Project:
     """Created over HTTP, granted with kubectl, its clusters ready."""
     began = time.monotonic()

@@ -178,7 +178,11 @@ def _load_data(namespace: str, site: str) -> None:
     kubectl.apply(claim, loader)
     kubectl.wait(namespace, "pod/loader", "condition=Ready", 120)
     text = heart.HOSPITALS[site].read_text()
-    kubectl.run("-n", namespace, "exec", "-i", "loader", "--", "sh", "-c", "cat >/data/heart.csv", stdin=text)
+    # Some servers lose what comes before the command has begun to read.
+    write = ["exec", "-i", "loader", "--", "sh", "-c", "cat >/data/heart.csv; wc -c </data/heart.csv"]
+    kubectl.until(
+        lambda: int(kubectl.run("-n", namespace, *write, stdin=text)) == len(text.encode()), f"the data of {site}"
+    )
     kubectl.run("-n", namespace, "delete", "pod", "loader", "--wait=true", "--grace-period=1")
 
 
