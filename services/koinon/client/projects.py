@@ -91,7 +91,7 @@ class Project:
 
         chosen = parameters.complete(self.manifest.parameters, choices)
         body = {"project": self.hash, "parameters": chosen}
-        seed = "".join(f"{time.time_ns()}") if again else ""
+        seed = str(time.time_ns()) if again else ""
         while True:
             used = key or canonical.digest({"project": self.hash, "parameters": chosen, "after": seed})[:32]
             response = self.hub.connection.post("/v1/runs", body, key=used)

@@ -12,21 +12,30 @@ import pytest
 
 from koinon.client.projects import Project
 from koinon.client.runs import Run
+from koinon.domain import errors
 from tests.cluster import kubectl, lifecycle
 from tests.cluster.federation.league import SITES, League
 
-ROUNDS, SEED, STEPS = 12, 11, 20_000
+ROUNDS, SEED, STEPS = 6, 11, 10_000
 RESUME_SECONDS = 120
 
 
-def submit(project: Project) -> Run:
+def submit(federation: League, project: Project) -> Run:
     """Rounds of some seconds, so that a fault falls into one; the test fails if it does not."""
-    return project.submit(rounds=ROUNDS, strategy="fedavg", seed=SEED, local_steps=STEPS)
+    kubectl.until(lambda: ready(federation), "the hub is ready after the last fault", seconds=RESUME_SECONDS)
+    return project.submit(again=True, rounds=ROUNDS, strategy="fedavg", seed=SEED, local_steps=STEPS)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(federation: League, project: Project) -> bytes:
-    return finish(federation, submit(project), "undisturbed")
+    return finish(federation, submit(federation, project), "undisturbed")
+
+
+def ready(federation: League) -> bool:
+    try:
+        return bool(federation.hub.connection.get("/readyz"))
+    except errors.Unavailable:
+        return False
 
 
 def finish(federation: League, run: Run, name: str) -> bytes:
@@ -87,9 +96,9 @@ def test_the_model_is_the_same(
 ) -> None:
     if fault.name == "kubelet" and lifecycle.users_own():
         pytest.skip("KUBECONFIG names a cluster of the user's own; its kubelet is left alone")
-    run = submit(project)
+    run = submit(federation, project)
     steps = run.watch(900)
-    for _ in range(3):
+    for _ in range(2):
         next(steps)
     began = time.monotonic()
     fault.strike(federation, project.hash[:12])

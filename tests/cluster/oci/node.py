@@ -16,8 +16,15 @@ def load(name: str) -> bool:
         if entry["digest"] in builder.run("ctr", "images", "ls", f"name=={name}"):
             return False
         present = set(builder.run("ctr", "content", "ls", "-q").split())
-        with tempfile.TemporaryDirectory(dir=lifecycle.folder()) as folder:
-            archive = Path(folder, "image.tar")
-            builder.layout().thin(name, present, archive)
-            lifecycle.load(archive)
+        try:
+            _import(name, present)
+        except RuntimeError:  # containerd may collect a layer of the image's predecessor just then
+            _import(name, set())
         return True
+
+
+def _import(name: str, present: set[str]) -> None:
+    with tempfile.TemporaryDirectory(dir=lifecycle.folder()) as folder:
+        archive = Path(folder, "image.tar")
+        builder.layout().thin(name, present, archive)
+        lifecycle.load(archive)

@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs" / "kubernetes"
+DOCS = Path(__file__).parents[3] / "docs" / "kubernetes"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_VARIABLE = re.compile(r"\$\{?([A-Z][A-Z_]+)")
+_FENCE = re.compile(r"^```(\w*)$", re.MULTILINE)
 
 
 def blocks(guide: str) -> list[str]:
@@ -16,8 +16,9 @@ def blocks(guide: str) -> list[str]:
     return _BLOCK.findall((DOCS / guide).read_text(encoding="utf-8"))
 
 
-def variables(text: str) -> set[str]:
-    return set(_VARIABLE.findall(text))
+def fences(guide: str) -> set[str]:
+    """What the guide's blocks are marked with."""
+    return set(_FENCE.findall((DOCS / guide).read_text(encoding="utf-8"))[::2])
 
 
 def run(block: str, variables: Mapping[str, str], folder: Path, seconds: float = 400) -> str:
