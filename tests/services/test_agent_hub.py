@@ -202,3 +202,17 @@ def test_the_clocks_difference_is_noted(server: Server, hub: Hub) -> None:
     server.answer = answer
     hub.send("keys", OPENING, b"{}", until=soon())
     assert hub.offset > 86_400
+
+
+@pytest.mark.parametrize("written", ["when it began", "when it ended"])
+def test_a_long_poll_is_no_difference_of_clocks(server: Server, hub: Hub, written: str) -> None:
+    def answer(handler: Any, body: bytes) -> None:
+        began = time.time()
+        time.sleep(4.5)
+        date = handler.date_time_string(began if written == "when it began" else None)
+        handler.date_time_string = lambda timestamp=None: date
+        reply(handler, 200, {"cursor": 1, "tasks": []})
+
+    server.answer = answer
+    hub.poll(0, wire.SiteStatus(version="0"), wait=4.5)
+    assert hub.offset == 0

@@ -24,6 +24,7 @@ from koinon.domain.keys import SigningKey
 
 POLL_SECONDS = 25.0
 _CHUNK = 2**20
+_DATE_SECONDS = 2.0  # a server may renew its header once a second
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
@@ -70,12 +71,15 @@ class Hub:
         )
         return request
 
-    def _note_clock(self, response: httpx.Response) -> None:
+    def _note_clock(self, response: httpx.Response, asked: float) -> None:
+        """The smallest offset with which the hub wrote `Date`, in whole seconds, between `asked` and now.
+
+        A server may write it when a long poll begins or when it ends.
+        """
         if date := response.headers.get("Date"):
             parsed = email.utils.parsedate_to_datetime(date).timestamp()
-            # The header counts whole seconds: within one of them there is no offset to speak of.
-            offset = self._clock() - parsed
-            self.offset = 0.0 if 0 <= offset < 2 else offset
+            least, most = asked - parsed - _DATE_SECONDS, self._clock() - parsed
+            self.offset = least if least > 0 else min(most, 0.0)
 
     def request(self, method: str, path: str, *, until: float, params: dict[str, Any] | None = None, body: bytes = b"",
                 timeout: float | None = None) -> bytes:  # fmt: skip
@@ -86,10 +90,10 @@ class Hub:
         pause = _FIRST_PAUSE
         while True:
             try:
-                request = self._build(method, path, params=params, body=body, timeout=timeout)
+                request, asked = self._build(method, path, params=params, body=body, timeout=timeout), self._clock()
                 response = self._client.send(request, stream=True)
                 try:
-                    self._note_clock(response)
+                    self._note_clock(response, asked)
                     content = link.bounded(response)
                 finally:
                     response.close()

@@ -65,7 +65,8 @@ def require_left(namespace: str, wanted: set[str]) -> None:
     """Nothing but `wanted` stays. Helm waits for a Deployment to go, Kubernetes then ends its pods."""
     with contextlib.suppress(AssertionError):
         kubectl.until(lambda: left(namespace) == wanted, f"only {wanted} are left", seconds=90)
-    assert left(namespace) == wanted
+    found = left(namespace)
+    assert found == wanted, f"{namespace}: left {found - wanted}, missing {wanted - found}"
 
 
 def left(namespace: str) -> set[str]:

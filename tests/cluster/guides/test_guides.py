@@ -147,7 +147,8 @@ def received(path: str) -> bool:
 def test_a_hospital_checks_what_it_installed(walk: Walk, hospitals: None) -> None:
     printed = walk.run("hospital.md", 3, site=SITES[0])
     print(printed)
-    assert "denied" in printed or "cannot be reached" in printed
+    assert "Succeeded" in printed
+    assert "BAD" not in printed
 
 
 @pytest.mark.timeout(900)
@@ -213,11 +214,13 @@ def test_the_bundle_for_who_has_no_internet(walk: Walk, tmp_path: Path) -> None:
         builder.layout().thin(builder.name(target), set(), archive)
     told = {**walk.variables, "IMAGES": " ".join(map(str, archives)), "BUNDLE": str(tmp_path / "koinon.tar")}
     pack, check = reading.blocks("air-gapped.md")
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
     reading.run(pack, told, ROOT)
     print(f"bundle: {os.path.getsize(told['BUNDLE']) / 1e6:.0f} MB")
     for archive in archives:
         archive.unlink()
-    printed = reading.run(check, told, tmp_path)
+    printed = reading.run(check, told, unpacked)
     assert printed.count(": OK") >= len(archives)
     walk.ran["air-gapped.md"] = {0, 1}
 

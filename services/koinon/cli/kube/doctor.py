@@ -147,11 +147,13 @@ def _grants(picture: Picture, now: float) -> Iterator[Finding]:
             for kind in ("Verified", "DataAvailable", "EgressDenied", "ClusterReady")
             if condition(grant, kind).get("status") == "False"
         ]
+        pods, starting = picture.of_grant(grant, "pods"), bool(bad) and bad[0].get("reason") == "Creating"
         for told in bad[:1]:  # the first is the cause
-            yield Finding(name, "bad", f"{told.get('reason')}: {told.get('message', '')}")
-        pods = picture.of_grant(grant, "pods")
-        if bad:
+            yield Finding(name, "warn" if starting else "bad", f"{told.get('reason')}: {told.get('message', '')}")
+        if bad and not starting:
             yield from (f for f in _pods(name, picture, [p for p in pods if not _ready(p)]) if f.state == "bad")
+        elif starting:
+            continue  # the operator says so when it takes too long
         elif not grant.get("status", {}).get("conditions"):
             yield Finding(name, "bad", "the operator has not looked at it.", "Is the operator running?")
         else:
