@@ -190,7 +190,6 @@ def test_finds_the_fault(fault: str) -> None:
         picture = change(picture)
     lines = [finding.line() for finding in doctor.examine(picture, NOW) if finding.state == "bad"]
     assert lines
-
     assert re.search(expected, "\n".join(lines)), lines
 
 
@@ -200,3 +199,15 @@ def test_an_ended_grant_is_told_and_nothing_to_repair() -> None:
         found = [f for f in doctor.examine(picture, NOW) if f.what.startswith("grant")]
         assert [f.state for f in found] == ["warn"]
         assert word in found[0].said
+
+
+def test_a_cluster_that_starts_is_told_and_nothing_to_repair() -> None:
+    starting = [
+        grants(grant(ClusterReady=("False", "Creating", "The head is starting."))),
+        work(pods=[ray_pod(ready=False)]),
+    ]
+    picture = healthy()
+    for change in starting:
+        picture = change(picture)
+    found = [finding for finding in doctor.examine(picture, NOW) if finding.what.startswith("grant")]
+    assert [(finding.state, finding.said) for finding in found] == [("warn", "Creating: The head is starting.")]
