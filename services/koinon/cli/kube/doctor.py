@@ -100,7 +100,7 @@ def _hub(picture: Picture, now: float) -> Iterator[Finding]:
 
 def _why_away(trouble: str, hub: dict[str, Any]) -> tuple[str, str]:
     """What the agent met on its way to the hub, and what that usually means."""
-    said = f"{hub['url']}: {trouble}"
+    said = trouble if trouble.startswith(hub["url"]) else f"{hub['url']}: {trouble}"
     if "certificate" in trouble.lower() or "ssl" in trouble.lower():
         return said, "The hub's certificate is not by the CA that the agent trusts: set hub.ca of the chart."
     if "not enrolled" in trouble or "invitation" in trouble.lower():
