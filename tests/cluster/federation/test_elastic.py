@@ -1,6 +1,7 @@
 """A hospital that gives Ray workers: they train together, and one that goes costs at most the round it was in."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ WORKERS = "koinon.dev/project={mark},koinon.dev/node=worker"
 
 
 @pytest.fixture(scope="module")
-def elastic(federation: League) -> Project:
+def elastic(federation: League) -> Iterator[Project]:
     """One hospital gives one to two workers, the others train in their heads."""
     created = federation.hub.create_project("elastic", sites=SITES, **OPTIONS)
     for site in SITES:
@@ -25,7 +26,10 @@ def elastic(federation: League) -> Project:
         workers = ("--min-workers", "1", "--max-workers", "2") if site == ELASTIC else ()
         federation.grant(created, site, "--memory", "2", "--disk", "2", *workers)
     federation.clusters_ready(created)
-    return created
+    yield created
+    for site in SITES:
+        name = f"{created.name}-{created.hash[:8]}"
+        kubectl.run("-n", federation.home(site), "delete", "grants.koinon.dev", name, "--timeout=90s", seconds=100)
 
 
 def workers(federation: League, project: Project) -> list[str]:
