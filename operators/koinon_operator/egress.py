@@ -43,5 +43,9 @@ def _reached(pod: Object) -> str | None:
     for when in ("state", "lastState"):
         ended: Object | None = found.get(when, {}).get("terminated")
         if ended is not None:
-            return None if ended.get("exitCode") == 0 else str(ended.get("message") or "").strip()
+            return (
+                None
+                if ended.get("exitCode") == 0
+                else str(ended.get("message") or "").strip().removeprefix("reachable: ")
+            )
     return None

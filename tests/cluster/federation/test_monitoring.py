@@ -54,6 +54,10 @@ def watched(federation: League, project: Project) -> Iterator[Watched]:
         run = second.submit(rounds=1)
         query = f'koinon_wait_since_timestamp_seconds{{project="{second.name}"}}'
         kubectl.until(lambda: len(found.query(query)) == len(SITES), "a wait for grants", 120)
+        busy = project.submit(rounds=50, seed=4_321, local_steps=20_000)
+        training = 'koinon_wait_since_timestamp_seconds{cause="train"}'
+        kubectl.until(lambda: found.query(training), "a wait for training", 120)
+        busy.cancel()
         time.sleep(4 * prometheus.SCRAPE_SECONDS)  # rates need some points
         yield Watched(federation, found, namespace)
         run.cancel()
