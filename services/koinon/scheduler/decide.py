@@ -153,6 +153,9 @@ def _between_rounds(view: RunView, now: float) -> list[Action]:
         return [Fail(f"{view.voids} rounds in a row were void: sites vanished while their sum was being opened.")]
     if view.rounds_left <= 0:
         return [Fail("The project's limit of rounds is used up. A new manifest can set a higher one.")]
+    ended = [site.name for site in view.sites if site.ended]
+    if view.state is RunState.RUNNING and len(view.sites) - len(ended) < view.crowd:
+        return [Fail(f"Too few sites still grant the project; {view.crowd} are needed. Ended: {_names(ended)}.")]
     everybody = view.live == view.granted and len(view.granted) == len(view.sites)
     enough = len(view.live) >= view.crowd
     if not enough or not (everybody or now >= view.gather_until):

@@ -25,6 +25,7 @@ def view(progress: Progress, now: float, pace: Pace, booted: float, last_seen: C
         SiteView(
             name=member.site,
             granted=(row := progress.grants.get(member.site)) is not None and row.in_force(now),
+            ended=row is not None and row.ended(now),
             live=now - (seen := last_seen(member.site)) < pace.live,
             silent_at=max(seen, booted) + pace.live,
         )

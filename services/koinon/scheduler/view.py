@@ -10,13 +10,16 @@ from koinon.protection import graph
 
 @dataclass(frozen=True)
 class SiteView:
-    """A member: may it be asked (its grant is in force), and has it polled lately? From `silent_at` on a phase that has
-    enough answers does not wait for it any more, unless it shows up."""
+    """A member: may it be asked (its grant is in force), or is that over (revoked, expired), and has it polled lately?
+
+    From `silent_at` on a phase that has enough answers does not wait for it any more, unless it shows up.
+    """
 
     name: str
     granted: bool
     live: bool
     silent_at: float = math.inf
+    ended: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ class GrantRow:
         grant = self.grant
         return grant is not None and not self.revoked and grant.not_before <= now < grant.expires
 
+    def ended(self, now: float) -> bool:
+        """Revoked or expired, and not granted again."""
+        return self.grant is not None and (self.revoked or now >= self.grant.expires)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

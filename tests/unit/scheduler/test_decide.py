@@ -46,6 +46,17 @@ def test_too_few_sites_wait_long_and_then_the_reason_names_them() -> None:
     assert "nantes did not grant it. nice are not connected." in failed.reason
 
 
+def test_a_run_whose_hospitals_ended_their_grants_does_not_wait_for_them() -> None:
+    ended = tuple(replace(site, granted=False, ended=True) for site in sites(NAMES[:2]))
+    view = run(sites=(*ended, *sites(NAMES[2:])))
+    (failed,) = decide(view, NOW)
+    assert isinstance(failed, Fail)
+    assert f"still grant the project; 3 are needed. Ended: {NAMES[0]}, {NAMES[1]}." in failed.reason
+    assert decide(replace(view, state=RunState.QUEUED), NOW) == []  # they may grant it again
+    one = run(sites=(*ended[:1], *sites(NAMES[1:])))
+    assert not [action for action in decide(one, NOW) if isinstance(action, Fail)]
+
+
 @pytest.mark.parametrize(
     ("initialised", "trained", "kind", "phase"),
     [(False, 0, Kind.INIT, Phase.INIT), (True, 1, Kind.TRAIN, Phase.KEYS), (True, 2, Kind.EVALUATE, Phase.KEYS)],
