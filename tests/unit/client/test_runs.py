@@ -79,4 +79,4 @@ def test_watching_gives_up_in_the_end(run: Run, monkeypatch: pytest.MonkeyPatch)
     _Hub.failures, _Hub.status = 10**6, 503
     monkeypatch.setattr(runs, "_REFUSALS", 5)
     with pytest.raises(errors.Unavailable):
-        list(run.watch(30))
+        list(run.watch())
