@@ -104,6 +104,27 @@ def test_dropout_costs_only_its_own_contribution(tmp_path: Path) -> None:
             assert np.allclose(result(federation, run), expected_model(contributed, 1), atol=1e-3)
 
 
+def test_late_vote_does_not_take_the_next_task_off_the_board(federation: Federation) -> None:
+    """Three votes are enough to go on; the fourth, when it comes, must not cost its site's release of shares."""
+    unmasking = threading.Event()
+
+    def votes_late(task: wire.Task) -> bool:
+        return (task.opening.round, task.phase) != (1, Phase.SURVIVORS) or unmasking.wait(30)
+
+    def releases_nothing(task: wire.Task) -> bool:
+        if (task.opening.round, task.phase) == (1, Phase.UNMASK):
+            unmasking.set()
+            return False
+        return True
+
+    federation.sites["lille"].before, federation.sites["nice"].before = votes_late, releases_nothing
+    federation.start()
+    run = federation.submit(rounds=1)
+    federation.complete(run, 45)
+    assert unmasking.is_set()
+    assert [row["state"] for row in federation.rounds(run)] == ["committed"] * 3
+
+
 def test_too_few_sites_fail_with_names(tmp_path: Path) -> None:
     with hubs.running(tmp_path / "hub") as hub, Federation(hub, deadlines={"train": 60, "phase": 5}) as federation:
         federation.start()

@@ -227,8 +227,7 @@ class Scheduler:
             if state is None or state.place != place:
                 return LATE
             raise
-        self._board.drop_task(run, site)
-        self.wake(run)
+        self._answered(state, site)
         return result
 
     def report(self, site: str, run: str, round: int, attempt: int, body: bytes) -> str:
@@ -236,8 +235,7 @@ class Scheduler:
         if state is None:
             return LATE
         result = self._intake.report(state, site, (round, attempt), body)
-        self._board.drop_task(run, site)
-        self.wake(run)
+        self._answered(state, site)
         return result
 
     def upload(self, site: str, run: str, round: int, attempt: int) -> Upload:
@@ -255,12 +253,16 @@ class Scheduler:
             return state.upload(site)
 
     def part_arrived(self, upload: Upload) -> None:
-        if upload.exact:
-            return
-        state = self._ready(upload.run)
+        state = None if upload.exact else self._ready(upload.run)
         if state is not None and self._intake.part_arrived(state, self._certificate_of(upload.site)):
-            self._board.drop_task(upload.run, upload.site)
-            self.wake(upload.run)
+            self._answered(state, upload.site)
+
+    def _answered(self, state: Progress, site: str) -> None:
+        """Takes the site's task off the board, unless the run has gone on and the next one may stand there."""
+        with state.lock:
+            if not state.stale and site not in state.awaited:
+                self._board.drop_task(state.run.id, site)
+        self.wake(state.run.id)
 
     def _ready(self, run: str) -> Progress | None:
         """The run's state, read if it must be; None once it is over. Raises NotFound."""
