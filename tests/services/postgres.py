@@ -84,9 +84,9 @@ class Server:
         """At once: its files are thrown away anyway."""
         self._signal(signal.SIGQUIT)
 
-    def url(self, name: str) -> str:
+    def url(self, name: str, encoding: str = "UTF8") -> str:
         with self._connect() as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 ENCODING "{encoding}"')
         return f"postgresql://koinon@/{name}?host={self._folder}"
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:

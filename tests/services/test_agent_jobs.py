@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from koinon.agent import jobs, place
+from koinon.agent import cluster, jobs, place
+from koinon.agent.config import Kubernetes
 from koinon.agent.jobs import Away, Job, Jobs
+from koinon.agent.logs import Log
+from koinon.agent.place import Work
 from koinon.domain.errors import Unavailable
+from koinon.domain.grant import Resources
 
 TOKEN = "t" * 64
 Answer = Callable[[socket.socket, str], None]
@@ -201,15 +205,10 @@ def test_a_limit_cuts_connections_that_are_there_and_that_come() -> None:
 
 
 def test_a_trainer_log_of_any_size_is_bounded(tmp_path: Path, server: Server) -> None:
-    from koinon.agent import cluster
-    from koinon.agent.config import Kubernetes
-    from koinon.agent.logs import Log
-    from tests.cluster.ray.test_agent_cluster import WORK
-
     port = int(server.url.rpartition(":")[2])
     given = Kubernetes(work_namespace="w", head="127.0.0.1", trainer_port=port, jobs_port=port)
     log = Log(tmp_path / "log")
-    there = cluster.Cluster(WORK, given, log)
+    there = cluster.Cluster(Work("0" * 64, {}, tmp_path, None, Resources()), given, log)
     assert there.told("0" * 12) == ""  # never opened: there is no token yet
     there._token = TOKEN
     server.answer = flood

@@ -1,5 +1,6 @@
 """The shared suite: every promise of the store, on SQLite and on PostgreSQL."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from koinon.domain.keys import SigningKey
 from koinon.domain.wire import SiteStatus
 from koinon.store import accounts, schema
 from koinon.store.store import Store
-from tests.services import federation
+from tests.services import federation, postgres
 from tests.unit.domain import manifests
 
 LATER = federation.LATER
@@ -39,6 +40,14 @@ def test_a_database_of_a_newer_version_is_refused(store: Store, raw: sa.Engine) 
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(Conflict, match="another version"):
         store.migrate()
+
+
+def test_a_database_without_an_encoding_keeps_text(postgres_server: postgres.Server) -> None:
+    with contextlib.closing(Store(postgres_server.url("without", "SQL_ASCII"))) as store:
+        store.migrate()
+        store.acquire()
+        project = federation.project(store, purpose="Überleben nach Eingriffen")
+        assert store.project(project.hash).manifest.purpose == "Überleben nach Eingriffen"
 
 
 def test_users_are_known_by_the_hash_of_their_token(store: Store) -> None:

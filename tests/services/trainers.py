@@ -74,6 +74,19 @@ class Server:
         transport = httpx.HTTPTransport(uds=str(folder / "s"))
         self.client = httpx.Client(transport=transport, base_url="http://trainer", timeout=180)
 
+    def close(self) -> None:
+        """It ends with its standard input. Raises TimeoutExpired if it does not; it is killed then."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.client.close()
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=60)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+
     def post(self, path: str, **content: Any) -> httpx.Response:
         return self.client.post(path, **content)
 
@@ -172,16 +185,7 @@ def running() -> Iterator[Server]:
         yield server
         below = server.processes()
     finally:
-        assert server.process.stdin is not None
-        assert server.process.stdout is not None
-        server.client.close()
-        server.process.stdin.close()
-        try:
-            server.process.wait(timeout=60)
-        finally:
-            server.process.kill()
-            server.process.wait()
-            server.process.stdout.close()
+        server.close()
     assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below)), below
     shutil.rmtree(folder)
 

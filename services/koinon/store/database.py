@@ -42,7 +42,8 @@ def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "postgresql":
         # A peer that vanished without a word is noticed after 10 s, and a connection is tried before it is used.
         alive = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 10_000}
-        return sa.create_engine(url, pool_pre_ping=True, connect_args=alive, **common)
+        text = {"client_encoding": "utf8"}  # else the driver gives bytes from a database made as SQL_ASCII
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={**alive, **text}, **common)
     engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, **common)
 
     @event.listens_for(engine, "connect")

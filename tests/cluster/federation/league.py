@@ -62,16 +62,7 @@ class League:
         self.plugin("grant", project.hash, "-n", self.home(site), "--root-key", key, "--vouch-all", "--yes", *options)
 
     def wait_for_manifest(self, project: Project, site: str) -> None:
-        """For the site's agent to have received the project."""
-        path = f"/api/v1/namespaces/{self.home(site)}/pods/koinon-agent-0:8472/proxy/v1/manifests/{project.hash}"
-
-        def there() -> bool:
-            try:
-                return bool(kubectl.run("get", "--raw", path))
-            except kubectl.Failed:
-                return False
-
-        kubectl.until(there, f"{site} received {project.name}", seconds=60)
+        wait_for_manifest(self.home(site), project.hash)
 
     def clusters_ready(self, project: Project, sites: Sequence[str] = SITES, seconds: float = 300) -> None:
         mark = f"p-{project.hash[:12]}"
@@ -184,6 +175,19 @@ def _load_data(namespace: str, site: str) -> None:
         lambda: int(kubectl.run("-n", namespace, *write, stdin=text)) == len(text.encode()), f"the data of {site}"
     )
     kubectl.run("-n", namespace, "delete", "pod", "loader", "--wait=true", "--grace-period=1")
+
+
+def wait_for_manifest(home: str, manifest: str) -> None:
+    """For the agent of a hospital to have received a project, by its hash."""
+    path = f"/api/v1/namespaces/{home}/pods/koinon-agent-0:8472/proxy/v1/manifests/{manifest}"
+
+    def there() -> bool:
+        try:
+            return bool(kubectl.run("get", "--raw", path))
+        except kubectl.Failed:
+            return False
+
+    kubectl.until(there, f"the agent of {home} received the project {manifest[:12]}", seconds=60)
 
 
 def _remove(league: League, sites: Sequence[str]) -> None:

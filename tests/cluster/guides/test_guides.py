@@ -22,7 +22,7 @@ from tests.cluster import kubectl, kuberay, pods
 from tests.cluster.charts import releases
 from tests.cluster.conftest import Cluster, lacking
 from tests.cluster.federation import relay
-from tests.cluster.federation.league import CHARTS, OUTSIDE, SITES, SMALL
+from tests.cluster.federation.league import CHARTS, OUTSIDE, SITES, SMALL, wait_for_manifest
 from tests.cluster.guides import reading
 from tests.cluster.oci import builder
 
@@ -131,16 +131,9 @@ def project(walk: Walk, hub: Hub, hospitals: None) -> Project:
     )  # fmt: skip
     walk.variables["PROJECT"] = created.hash
     for number, site in enumerate(SITES):
-        path = f"/api/v1/namespaces/{walk.home(site)}/pods/koinon-agent-0:8472/proxy/v1/manifests/{created.hash}"
-        kubectl.until(lambda path=path: received(path), f"{site} received the project", seconds=60)  # type: ignore[misc]
+        wait_for_manifest(walk.home(site), created.hash)
         walk.run("hospital.md", 5 if number == 0 else 4, site=site)
     return created
-
-
-def received(path: str) -> bool:
-    with contextlib.suppress(kubectl.Failed):
-        return bool(kubectl.run("get", "--raw", path))
-    return False
 
 
 @pytest.mark.timeout(900)

@@ -117,16 +117,9 @@ def running() -> Iterator[Cluster]:
         cluster.serve()
         yield cluster
     finally:
-        assert cluster.process.stdin is not None
-        assert cluster.process.stdout is not None
-        cluster.client.close()
-        cluster.process.stdin.close()
         try:
-            cluster.process.wait(timeout=60)
+            cluster.close()
         finally:
-            cluster.process.kill()
-            cluster.process.wait()
-            cluster.process.stdout.close()
             for node in reversed(cluster.nodes):
                 node.kill()
     shutil.rmtree(folder)
