@@ -122,6 +122,8 @@ class Keeper:
         again = place in self._wishes
         if again and not self.repair(place, kind):
             return self._contested(kind, place, "It is deleted again and again.", about)
+        if not again and self._wait(place):
+            return self._contested(kind, place, "It was changed again and again.", about)
         live = self._take(kind, wanted, self._kube.create(kind, wanted), place)
         if again:
             self._recorder.warn(about, "DriftRepaired", f"{place} was deleted by hand; it is back.")
@@ -137,11 +139,14 @@ class Keeper:
         return Kept(Outcome.REPAIRED, found)
 
     def _contested(self, kind: Kind, place: str, what: str, about: Object) -> Kept:
-        with self._lock:
-            wait = self._fights.wait(place, self._clock())
         todo = "It belongs to the Koinon operator: stop changing it. It is put back later."
         self._recorder.warn(about, "Contested", f"{place}: {what} {todo}")
-        return Kept(Outcome.CONTESTED, None, wait)
+        return Kept(Outcome.CONTESTED, None, self._wait(place))
+
+    def _wait(self, place: str) -> float:
+        """Seconds until a contested object may be repaired; 0 if it may be now."""
+        with self._lock:
+            return self._fights.wait(place, self._clock())
 
     def _write(self, kind: Kind, wanted: Object, live: Object, place: str) -> Object:
         try:

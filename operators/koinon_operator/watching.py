@@ -12,8 +12,9 @@ from typing import Any
 import kopf
 
 from koinon_operator.cache import Cache
-from koinon_operator.kinds import CONFIG_MAP, GRANT, SECRET, Kind, Object
+from koinon_operator.kinds import CONFIG_MAP, GRANT, NETWORK_POLICY, SECRET, Kind, Object
 from koinon_operator.names import CONSENTS, DENIAL, RAY_SECRET, project_of
+from koinon_operator.objects import walls
 from koinon_operator.world import Key, project_of_grant
 
 log = logging.getLogger("koinon.operator")
@@ -59,7 +60,7 @@ class Feed:
 
     def _wish_for(self, kind: Kind, obj: Object, home: str) -> None:
         self._wish(key_of(kind, obj, home))
-        if kind == GRANT:
+        if kind == GRANT or (kind == NETWORK_POLICY and walls.is_foreign(obj)):
             self._wish((home, ""))
 
 

@@ -53,9 +53,12 @@ class World:
     """By home: digest of what the agent's pod was last told to read."""
     ground: dict[str, str] = field(default_factory=dict)
     """By home: digest of the Site and the secret that its projects were last built on."""
+    removing: dict[Key, float] = field(default_factory=dict)
+    """Since when something is left of a project that is over."""
     absent: set[Kind] = field(default_factory=set)
     """Kinds that this cluster does not know."""
     _read: dict[str, dict[tuple[Any, ...], Read]] = field(default_factory=dict)
+    _revoked: dict[str, dict[str, Revocation]] = field(default_factory=dict)  # by home and manifest
     _trusted: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def work(self, home: str) -> str:
@@ -89,18 +92,19 @@ class World:
         return [read for read in now.values() if not project or project_of_grant(read.resource) == project]
 
     def revocations(self, home: str, reads: Iterable[Read]) -> list[Revocation]:
-        """Trusted ones: of the Grants, and those that were kept of Grants that are gone."""
+        """Trusted ones: of the Grants, of Grants that are gone, which the ConfigMap keeps, and all that this process
+        has seen, so that an edit by hand of the ConfigMap takes none back."""
         hospital = self.hospital(home)
         if hospital is None:
             return []
         known = [read.consent.revocation for read in reads if read.consent and read.consent.revocation]
         kept = consent_objects.kept_revocations(self.cache.get(CONFIG_MAP, home, CONSENTS))
-        found: dict[str, Revocation] = {}
+        found = self._revoked.setdefault(home, {})
         for revocation in (*known, *kept):
             newest = found.get(revocation.manifest)
             if (newest is None or revocation.time > newest.time) and self._trusts(revocation, hospital):
                 found[revocation.manifest] = revocation
-        return list(found.values())
+        return [revocation for revocation in found.values() if self._trusts(revocation, hospital)]
 
     def plans(self, home: str) -> dict[str, Plan]:
         """The plan of each project of a hospital that has Grants."""

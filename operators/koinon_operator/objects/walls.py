@@ -14,6 +14,7 @@ from koinon_operator.names import (
     cluster,
     head,
     labels,
+    project_of,
 )
 
 _NAMESPACE = "kubernetes.io/metadata.name"
@@ -49,6 +50,20 @@ def head_policy(work: str, project: str, *, home: str) -> Object:
         "ingress": [{"from": [agent], "ports": [_port(DASHBOARD_PORT), _port(TRAINER_PORT)]}],
     }
     return NETWORK_POLICY.make(work, head(project), {"spec": spec}, labels=labels(project))
+
+
+def is_foreign(policy: Object) -> bool:
+    """Whether a policy of the work namespace lets anything through and is no project's own.
+
+    A project's own are kept as they are wanted while it is granted; of one that is not they open nothing, if they
+    select its pods only.
+    """
+    spec, meta = policy["spec"], policy["metadata"]
+    if not (spec.get("ingress") or spec.get("egress")):
+        return False
+    of = project_of(policy)
+    selected = (spec.get("podSelector") or {}).get("matchLabels") or {}
+    return not (of and meta["name"] in (cluster(of), head(of)) and selected.get(PROJECT) == of)
 
 
 def _namespace(name: str) -> Object:

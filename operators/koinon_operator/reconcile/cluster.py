@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from koinon.domain.errors import Forbidden, KoinonError, NotFound
-from koinon_operator import drift, egress, observe
+from koinon_operator import egress, observe, pod_drift
 from koinon_operator.documents import Hospital
-from koinon_operator.keeper import Kept
+from koinon_operator.keeper import Kept, Outcome
 from koinon_operator.kinds import CLAIM, EVENT, POD, RAY_CLUSTER, Object
 from koinon_operator.names import HEAD, NODE, TEMPLATE, WORKER, cluster
 from koinon_operator.objects import accounts, pods, raycluster, tokens, walls
@@ -13,8 +13,6 @@ from koinon_operator.plan import Judged
 from koinon_operator.reconcile import removal
 from koinon_operator.status import Condition, false, true, unknown
 from koinon_operator.world import World
-
-NOT_TRIED = unknown(egress.TYPE, "NotTried", "There is no Ray pod.")
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,22 @@ def build(world: World, order: Order) -> Built:
     work = world.work(order.home)
     service = world.keeper.keep(accounts.head_service(work, order.project), about=order.grant)
     if not service.there or service.live is None:
-        return _not_ready(order, "Creating", "The head's Service is being made anew.", wait=service.wait or 1.0)
+        return _not_there(world, order, "head's Service", service)
     data = _data(world, order)
     if data.status != "True":
-        return Built([data, NOT_TRIED, false(observe.TYPE, data.reason, data.message)], wait=30.0)
+        return _not_ready(world, order, data.reason, data.message, data=data)
     wanted = _wanted(order, service.live["spec"]["clusterIP"], world.settings.cluster_domain)
     try:
         kept = world.keeper.keep(wanted, about=order.grant)
     except NotFound:
         message = "This cluster has no RayClusters. Install KubeRay, version 1.5 or newer."
-        return _not_ready(order, "KubeRayMissing", message, data=data, wait=10.0)
+        return _not_ready(world, order, "KubeRayMissing", message, data=data, wait=10.0)
     except Forbidden as error:
-        return _not_ready(order, "NotAllowed", f"{error.what} The chart koinon-site gives that right.", data=data)
-    return _pods(world, order, wanted, kept, data)
+        message = f"{error.what} The chart koinon-site gives that right."
+        return _not_ready(world, order, "NotAllowed", message, data=data)
+    if not kept.there or kept.live is None:
+        return _not_there(world, order, "RayCluster", kept)
+    return _pods(world, order, wanted, kept.live, data)
 
 
 def _walls(world: World, order: Order) -> Built | None:
@@ -87,7 +88,7 @@ def _no_room(world: World, order: Order) -> Built:
     message = (
         "All projects of this hospital together have its quota. It starts when another ends, or with a higher quota."
     )
-    return Built([_data(world, order), NOT_TRIED, false(observe.TYPE, "QuotaExhausted", message)])
+    return _not_ready(world, order, "QuotaExhausted", message, data=_data(world, order), wait=None)
 
 
 def _data(world: World, order: Order) -> Condition:
@@ -111,25 +112,34 @@ def _wanted(order: Order, address: str, domain: str) -> Object:
 
 
 def _not_ready(
-    order: Order, reason: str, message: str, *, data: Condition | None = None, wait: float | None = 30.0
+    world: World, order: Order, reason: str, message: str, *, data: Condition | None = None, wait: float | None = 30.0
 ) -> Built:
+    denied = egress.condition(world.cache.select(POD, world.work(order.home), order.project))
     known = data or unknown("DataAvailable", "NotTried", "")
-    return Built([known, NOT_TRIED, false(observe.TYPE, reason, message)], wait=wait)
+    return Built([known, denied, false(observe.TYPE, reason, message)], wait=wait)
 
 
-def _pods(world: World, order: Order, wanted: Object, kept: Kept, data: Condition) -> Built:
+def _not_there(world: World, order: Order, what: str, kept: Kept) -> Built:
+    """Pods that may be of something else than what is wanted do not run on."""
+    if kept.outcome is Outcome.CONTESTED:
+        removal.stop(world, order.home, order.project, (RAY_CLUSTER, POD))
+        message = f"Someone keeps changing the {what}; the cluster is stopped until that ends."
+        return _not_ready(world, order, "Contested", message, wait=kept.wait or 1.0)
+    removal.stop(world, order.home, order.project, (POD,))
+    return _not_ready(world, order, "Creating", f"The {what} is being made anew.", wait=1.0)
+
+
+def _pods(world: World, order: Order, wanted: Object, live: Object, data: Condition) -> Built:
     work = world.work(order.home)
-    if kept.live is None or not kept.there:
-        return _not_ready(order, "Creating", "The RayCluster is being made anew.", data=data, wait=kept.wait or 1.0)
     found = world.cache.select(POD, work, order.project)
-    _mend(world, order, wanted, kept.live, found)
+    _mend(world, order, wanted, live, found)
     resources = order.judged.consent.grant.resources
     now = world.clock()
     waiting = observe.Waiting(order.waiting_since, now, world.settings.cluster_timeout)
     denied = egress.condition(found)
     ready = observe.condition(found, least=resources.min_workers, wanted=order.workers or 0, waiting=waiting)
     if ready.reason == "ClusterTimeout":
-        hint = _hint(world, kept.live)
+        hint = _hint(world, live)
         told = observe.Waiting(waiting.since, now, waiting.limit, hint)
         ready = observe.condition(found, least=resources.min_workers, wanted=order.workers or 0, waiting=told)
         world.recorder.warn(order.grant, "ClusterTimeout", ready.message)
@@ -168,7 +178,7 @@ def _why_not(pod: Object, wanted: Object, live: Object) -> str:
     template = raycluster.template_of(wanted, node)
     if (meta.get("annotations") or {}).get(TEMPLATE) != template["metadata"]["annotations"][TEMPLATE]:
         return "it was made before the last change."
-    paths = drift.pod_differences(template, pod)
+    paths = pod_drift.differences(template, pod)
     return f"it is not as its template wants: {', '.join(paths[:3])}." if paths else ""
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from koinon.domain.errors import Forbidden, Invalid, NotFound
 from koinon_operator.documents import Hospital
-from koinon_operator.kinds import SECRET, Object
+from koinon_operator.kinds import CONFIG_MAP, NETWORK_POLICY, SECRET, Object, kind_of
 from koinon_operator.lookup import name_servers
 from koinon_operator.names import RAY_SECRET
 from koinon_operator.objects import accounts, bounds, denial, tokens, walls
@@ -17,15 +17,21 @@ from koinon_operator.status import Condition, false, true
 from koinon_operator.world import World
 
 TYPE = "Isolated"
+_PROOFS = (CONFIG_MAP, SECRET)
+"""What the proof and the tokens rest on: while someone else keeps changing that, neither counts."""
 
 
 @dataclass(frozen=True)
 class Foundation:
-    """`secret`: of the hospital's Ray tokens. Without it nothing may be built. `wait`: seconds until a next try."""
+    """`secret`: of the hospital's Ray tokens. Without it nothing may be built, and if it `stops`, nothing may run.
+
+    `wait`: seconds until a next try.
+    """
 
     isolated: Condition
     secret: bytes | None = None
     wait: float | None = None
+    stops: bool = False
 
 
 def lay(world: World, home: str, hospital: Hospital, site: Object, manifests: Iterable[str]) -> Foundation:
@@ -39,10 +45,16 @@ def lay(world: World, home: str, hospital: Hospital, site: Object, manifests: It
     try:
         kept = world.keeper.keep(walls.deny_all(work), about=site)
         if not kept.there:
-            return Foundation(false(TYPE, "PolicyContested", "Someone keeps removing deny-all."), wait=kept.wait)
+            return _stop("PolicyContested", "Someone keeps removing deny-all.", kept.wait)
+        opening = next(filter(walls.is_foreign, world.cache.select(NETWORK_POLICY, work)), None)
+        if opening is not None:
+            return _foreign(world, site, opening)
         secret = _root_secret(world, home, site)
         for wanted in _rest(world, home, hospital, secret, manifests):
-            world.keeper.keep(wanted, about=site)
+            kept = world.keeper.keep(wanted, about=site)
+            if not kept.there and kind_of(wanted) in _PROOFS:
+                what = f"{wanted['kind']} {wanted['metadata']['name']}"
+                return _stop("Contested", f"Someone keeps changing the {what} in {work}.", kept.wait)
     except NotFound as error:
         message = f"{error.what} Create the namespace {work}; the chart koinon-site does."
         return Foundation(false(TYPE, "WorkNamespaceMissing", message), wait=10.0)
@@ -52,6 +64,18 @@ def lay(world: World, home: str, hospital: Hospital, site: Object, manifests: It
     return Foundation(
         true(TYPE, "DenyAll", f"{work} denies all traffic but that of each project's own cluster."), secret
     )
+
+
+def _stop(reason: str, message: str, wait: float) -> Foundation:
+    return Foundation(false(TYPE, reason, f"{message} Nothing runs until that ends."), wait=wait or 1.0, stops=True)
+
+
+def _foreign(world: World, site: Object, policy: Object) -> Foundation:
+    """Policies add up: one that lets through what the walls do not is a hole in them."""
+    name, work = policy["metadata"]["name"], policy["metadata"]["namespace"]
+    message = f"The NetworkPolicy {name} in {work} is not the operator's and lets traffic through. Delete it."
+    world.recorder.warn(site, "ForeignPolicy", message)
+    return Foundation(false(TYPE, "ForeignPolicy", f"{message} Nothing runs until then."), stops=True)
 
 
 def _rest(world: World, home: str, hospital: Hospital, secret: bytes, manifests: Iterable[str]) -> Iterable[Object]:

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from koinon_operator import observe, status
+from koinon_operator import egress, observe, status
 from koinon_operator.kinds import Object
 from koinon_operator.names import short
 from koinon_operator.plan import Judged, Plan, State
-from koinon_operator.reconcile.cluster import NOT_TRIED, Built
+from koinon_operator.reconcile.cluster import Built
 from koinon_operator.reconcile.removal import Left
 from koinon_operator.status import Condition, false, true
 from koinon_operator.verify import Problem
 
+_NOT_TRIED = egress.condition(())
 ENDED = {State.REVOKED: "Revoked", State.EXPIRED: "Expired"}
 
 
@@ -71,7 +72,7 @@ def _lives(facts: Facts) -> list[Condition]:
     problem = facts.judged.problem if facts.judged is not None else facts.problem
     if problem is not None:
         refused = false("Verified", problem.reason, problem.message)
-        rest = [refused, NOT_TRIED, false(observe.TYPE, "NotWanted", problem.message)]
+        rest = [refused, _NOT_TRIED, false(observe.TYPE, "NotWanted", problem.message)]
     else:
         rest = [true("Verified", "Valid", "The root key signed it, and it fits this hospital.")]
         rest += facts.built.conditions if facts.built else []
@@ -92,7 +93,7 @@ def _ended(facts: Facts, removal: Object) -> list[Condition]:
         cluster = false(observe.TYPE, "Removed", main.message)
     other = false("Expired", "Valid") if ended == "Revoked" else false("Revoked", "NotRevoked")
     ready = false("Ready", main.reason, main.message)
-    return [ready, true("Verified", "Valid", "The root key signed it."), NOT_TRIED, cluster, main, other]
+    return [ready, true("Verified", "Valid", "The root key signed it."), _NOT_TRIED, cluster, main, other]
 
 
 def _removal(facts: Facts) -> Object:

@@ -9,7 +9,7 @@ from koinon_operator.reconcile import cluster, foundation, removal
 from koinon_operator.reconcile.cluster import Built, Order
 from koinon_operator.reconcile.grant_status import Facts, compose
 from koinon_operator.status import Condition, false
-from koinon_operator.world import Read, World
+from koinon_operator.world import Key, Read, World
 
 _SETTLE_SECONDS = 0.2  # lets several changed projects be told to the agent at once
 
@@ -47,7 +47,8 @@ def _build(world: World, home: str, project: str, plans: dict[str, Plan], plan: 
         return Built(wait=1.0)
     laid = foundation.lay(world, home, hospital, site, active(plans))
     if laid.secret is None:
-        if laid.isolated.reason == "PolicyContested":
+        world.queue.add((home, ""))  # the Site says so, and has all projects look
+        if laid.stops:
             removal.stop(world, home, project)
         told = Condition(egress.TYPE, "False", laid.isolated.reason, laid.isolated.message)
         return Built([told, false(observe.TYPE, "NotIsolated", laid.isolated.message)], wait=laid.wait)
@@ -78,7 +79,15 @@ def _nothing(
         world.recorder.say(site, "ProjectRemoved", f"Nothing is left of the project {project}, which has no Grant.")
     if changed:
         _tell_others(world, home, project, plans)
-    return _earliest(None if left.gone else removal.LOOK_SECONDS, _until(plan, world) if plan else None)
+    return _earliest(_look_again(world, (home, project), left), _until(plan, world) if plan else None)
+
+
+def _look_again(world: World, key: Key, left: removal.Left) -> float | None:
+    if left.gone:
+        world.removing.pop(key, None)
+        return None
+    now = world.clock()
+    return removal.look_again(world.removing.setdefault(key, now), now)
 
 
 def _still_granted(world: World, home: str, project: str) -> bool:

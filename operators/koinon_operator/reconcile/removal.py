@@ -4,16 +4,18 @@ First the RayCluster, so that KubeRay makes no new pods, then the pods at once, 
 stand until no pod is left.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from koinon.domain.errors import NotFound
-from koinon_operator.kinds import NETWORK_POLICY, POD, RAY_CLUSTER, SERVICE, Kind
+from koinon_operator.kinds import NETWORK_POLICY, POD, RAY_CLUSTER, SERVICE, Kind, Object
 from koinon_operator.names import PROJECT, RAY_CLUSTER_LABEL, cluster, head
 from koinon_operator.world import World
 
-_GRACE_SECONDS = 1
-LOOK_SECONDS = 0.5
-"""How soon after a look that found something the next one is."""
+GRACE_SECONDS = 1
+_STOPPED = (RAY_CLUSTER, POD, SERVICE)
+_FIRST_LOOK, _LAST_LOOK = 0.5, 10.0
+_PATIENCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,22 +29,36 @@ class Left:
         return not self.what
 
 
+def look_again(since: float, now: float) -> float:
+    """How soon after a look that found something the next one is: a pod on a dead node may stay for hours."""
+    return min(_LAST_LOOK, max(_FIRST_LOOK, _PATIENCE * (now - since)))
+
+
 def anything(world: World, home: str, project: str) -> bool:
     """Whether the cache knows of anything of the project, by which no call is made."""
     work = world.work(home)
-    return any(world.cache.select(kind, work, project) for kind in (RAY_CLUSTER, POD, SERVICE, NETWORK_POLICY))
+    own = any(world.cache.get(NETWORK_POLICY, work, name) for name in (head(project), cluster(project)))
+    return own or any(world.cache.select(kind, work, project) for kind in _STOPPED)
 
 
-def stop(world: World, home: str, project: str) -> bool:
+def stop(world: World, home: str, project: str, kinds: Sequence[Kind] = _STOPPED) -> bool:
     """Deletes RayCluster, pods and Services, as far as the cache knows them. True if there was anything."""
     work = world.work(home)
     found = False
-    for kind, grace in ((RAY_CLUSTER, None), (POD, _GRACE_SECONDS), (SERVICE, None)):
+    for kind in kinds:
         for obj in world.cache.select(kind, work, project):
             found = True
-            if not obj["metadata"].get("deletionTimestamp"):
+            if _stays(obj):
+                grace = GRACE_SECONDS if kind == POD else None
                 world.keeper.drop(kind, work, obj["metadata"]["name"], grace=grace)
     return found
+
+
+def _stays(obj: Object) -> bool:
+    """Not deleted yet, or with a grace of somebody's own; a shorter one wins."""
+    meta = obj["metadata"]
+    grace = meta.get("deletionGracePeriodSeconds") or 0
+    return not meta.get("deletionTimestamp") or (obj["kind"] == POD.name and grace > GRACE_SECONDS)
 
 
 def remove(world: World, home: str, project: str) -> Left:

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from koinon.domain.errors import KoinonError, NotFound
+from koinon.domain.errors import Invalid, KoinonError, NotFound, TooLarge
 from koinon.domain.keys import fingerprint
 from koinon_operator import metrics, status
 from koinon_operator.agents import Report
@@ -36,7 +36,7 @@ from koinon_operator.names import (
 )
 from koinon_operator.objects import consents
 from koinon_operator.plan import Plan, State
-from koinon_operator.reconcile import foundation
+from koinon_operator.reconcile import foundation, removal
 from koinon_operator.reconcile.project import active, judged_in
 from koinon_operator.status import Condition, false, true, unknown
 from koinon_operator.world import World, project_of_grant
@@ -65,10 +65,10 @@ def reconcile(world: World, home: str) -> float | None:
     plans = world.plans(home)
     laid = foundation.lay(world, home, hospital, site, active(plans))
     _wake_projects(world, home, digest([site["spec"], str(laid.secret), laid.isolated.status]))
-    if laid.secret is not None:
-        _tell_agent(world, home, site, plans)
+    _end_strays(world, home, site)
+    told = _tell_agent(world, home, site, plans) if laid.secret is not None else []
     report = world.agents.report(home)
-    conditions = [laid.isolated, _kuberay(world, home), _data(world, home, hospital), *_agent(report)]
+    conditions = [laid.isolated, *told, _kuberay(world, home), _data(world, home, hospital), *_agent(report)]
     found: Object = {"fingerprint": fingerprint(hospital.root), "grants": _counts(world, home, plans, report)}
     found |= _said(report)
     ready = status.summary(conditions, "Ready", "Grants can be served.")
@@ -84,18 +84,35 @@ def _wake_projects(world: World, home: str, ground: str) -> None:
     world.ground[home] = ground
 
 
-def _tell_agent(world: World, home: str, site: Object, plans: dict[str, Plan]) -> None:
+def _end_strays(world: World, home: str, site: Object) -> None:
+    """Ray pods that have lost the label of their project would outlive it."""
+    work = world.work(home)
+    for pod in world.cache.select(POD, work):
+        meta = pod["metadata"]
+        if pod["spec"].get("serviceAccountName") == ACCOUNT and not project_of(pod) and "deletionTimestamp" not in meta:
+            world.keeper.drop(POD, work, meta["name"], grace=removal.GRACE_SECONDS)
+            world.recorder.warn(site, "PodRemoved", f"{meta['name']} in {work} is a Ray pod without a project.")
+
+
+def _tell_agent(world: World, home: str, site: Object, plans: dict[str, Plan]) -> list[Condition]:
     """Grants and revocations as signed; then a mark on the agent's pod, so that kubelet brings them at once."""
     grants = [found.governing.consent.grant for found in plans.values() if found.governing]
     revocations = world.revocations(home, world.grants(home))
     wanted = consents.config_map(home, grants, revocations, owner=foundation.owner(site))
-    world.keeper.keep(wanted, about=site)
+    try:
+        world.keeper.keep(wanted, about=site)
+    except (Invalid, TooLarge):
+        size = sum(map(len, wanted.get("data", {}).values()))
+        message = (
+            f"{len(grants)} grants have {size} bytes, and a ConfigMap holds 1 MiB: the agent still has those before."
+        )
+        return [false("AgentInformed", "TooManyGrants", f"{message} Delete Grants that are not needed.")]
     mark = digest([wanted.get("data", {}), (world.cache.get(SECRET, home, RAY_SECRET) or {}).get("data")])
-    if world.marked.get(home) == mark:
-        return
-    with contextlib.suppress(NotFound):  # a pod that starts later reads them as they are
-        world.kube.annotate(POD, home, world.settings.agent_pod, {REFRESH: mark})
-    world.marked[home] = mark
+    if world.marked.get(home) != mark:
+        with contextlib.suppress(NotFound):  # a pod that starts later reads them as they are
+            world.kube.annotate(POD, home, world.settings.agent_pod, {REFRESH: mark})
+        world.marked[home] = mark
+    return [true("AgentInformed", "Informed", "The agent is given all grants and revocations.")]
 
 
 def _kuberay(world: World, home: str) -> Condition:

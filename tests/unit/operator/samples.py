@@ -98,8 +98,11 @@ def pod(cluster: Object, node: str, *, ready: bool = True, proven: bool = True, 
             {
                 "name": "wait-gcs-ready",
                 "image": main["image"],
-                "volumeMounts": main["volumeMounts"],
-                "securityContext": main["securityContext"],
+                "env": [*main["env"], {"name": "FQ_RAY_IP", "value": f"{owner}-head-svc"}],
+                "command": ["/bin/bash", "-c", "--"],
+                "args": ["until ray health-check; do sleep 5; done"],
+                "volumeMounts": copy.deepcopy(main["volumeMounts"]),
+                "securityContext": copy.deepcopy(main["securityContext"]),
                 "resources": {"limits": {"cpu": "200m", "memory": "256Mi"}},
             }
         )

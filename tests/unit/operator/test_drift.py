@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from koinon.domain.errors import Invalid
 from koinon.domain.grant import Resources
 from koinon_operator import drift
 from koinon_operator.documents import Quota
 from koinon_operator.kinds import Object
-from koinon_operator.objects import accounts, bounds, denial, pods, raycluster, walls
+from koinon_operator.objects import accounts, bounds, denial, raycluster, walls
 from tests.unit.operator import samples
 
 RAY = samples.ray(Resources(min_workers=1, max_workers=2))
@@ -98,53 +99,10 @@ def test_quantities_are_compared_as_numbers_and_only_where_there_are_quantities(
     assert drift.differences(text, other) == ["data.targets"]
 
 
-@pytest.mark.parametrize("node", ["head", "worker"])
-def test_a_pod_as_kuberay_makes_it_is_as_wanted(node: str) -> None:
-    pod = samples.pod(CLUSTER, node)
-    assert drift.pod_differences(raycluster.template_of(CLUSTER, node), pod) == []
-
-
-def test_a_pod_whose_quantities_the_api_server_wrote_anew_is_as_wanted() -> None:
-    ray = samples.ray(Resources(memory=4_000_000_000, cpus=2))
-    cluster = raycluster.build(ray, workers=0, token="t")
-    pod = samples.pod(cluster, "head")
-    pod["spec"]["containers"][0]["resources"]["limits"]["memory"] = "4G"
-    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
-    pod["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] = "2G"
-    assert drift.pod_differences(raycluster.template_of(cluster, "head"), pod) == []
-
-
-OPENED: dict[str, Any] = {
-    "hostNetwork": lambda spec: spec.update(hostNetwork=True),
-    "hostPID": lambda spec: spec.update(hostPID=True),
-    "a debugger": lambda spec: spec.update(ephemeralContainers=[{"name": "debugger"}]),
-    "names": lambda spec: spec.update(dnsPolicy="ClusterFirst"),
-    "a name server": lambda spec: spec["dnsConfig"].update(nameservers=["10.96.0.10"]),
-    "a token": lambda spec: spec.pop("automountServiceAccountToken"),
-    "another account": lambda spec: spec.update(serviceAccountName="default"),
-    "no denial": lambda spec: spec["initContainers"].pop(0),
-    "denial later": lambda spec: spec["initContainers"].reverse(),
-    "denial of nothing": lambda spec: spec["initContainers"][0].update(args=[]),
-    "a sidecar": lambda spec: spec["containers"].append({"name": "sidecar"}),
-    "another init container": lambda spec: spec["initContainers"].append({"name": "more"}),
-    "another volume": lambda spec: spec["volumes"].append({"name": "more", "hostPath": {"path": "/"}}),
-    "data for writing": lambda spec: spec["volumes"][3]["persistentVolumeClaim"].update(readOnly=False),
-    "other data": lambda spec: spec["volumes"][3]["persistentVolumeClaim"].update(claimName="lungs"),
-    "another image": lambda spec: spec["containers"][0].update(image="other"),
-    "root": lambda spec: spec["containers"][0]["securityContext"].update(runAsNonRoot=False),
-    "privileges": lambda spec: spec["containers"][0]["securityContext"].pop("allowPrivilegeEscalation"),
-    "capabilities": lambda spec: spec["containers"][0]["securityContext"]["capabilities"].update(drop=[]),
-    "another token": lambda spec: spec["containers"][0]["env"][-2]["valueFrom"]["secretKeyRef"].update(key="other"),
-}
-
-
-@pytest.mark.parametrize("change", OPENED.values(), ids=OPENED)
-def test_a_pod_that_opens_anything_is_not(change: Any) -> None:
-    pod = samples.pod(CLUSTER, "worker")
-    change(pod["spec"])
-    assert drift.pod_differences(raycluster.template_of(CLUSTER, "worker"), pod)
-
-
-def test_the_sample_pods_are_of_the_templates_they_say() -> None:
-    assert pods.template(RAY, "head")["spec"]["containers"][0]["name"] == "ray-head"
-    assert samples.pod(CLUSTER, "worker")["spec"]["initContainers"][1]["name"] == "wait-gcs-ready"
+def test_a_service_without_an_address_has_to_be_made_anew() -> None:
+    wanted = accounts.head_service("lyon-work", RAY.project)
+    live = samples.seen(wanted)
+    live["spec"]["clusterIP"] = "None"
+    assert drift.differences(wanted, live) == ["spec.clusterIP"]
+    with pytest.raises(Invalid, match="address"):
+        drift.carry(wanted, live)
