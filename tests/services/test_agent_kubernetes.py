@@ -162,6 +162,7 @@ def test_it_enrols_itself_once_the_hub_and_the_invitation_are_there(pod: Pod, hu
     hub.start()
     wait_for(lambda: pod.events("not-enrolled"), 30, "the missing invitation in the log")
     assert "invitation" in pod.events("not-enrolled")[0]["error"]
+    assert "is enrolled here" in pod.status()["trouble"]  # by which kubectl koinon doctor knows what is missing
     pod.invite()
     pod.ready(60)
     (enrolled,) = pod.events("enrolled")

@@ -5,11 +5,13 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from koinon.client.projects import Project
 from tests.cluster import kubectl
+from tests.cluster.charts import releases
 from tests.cluster.charts.certificates import Authority
 from tests.cluster.federation.conftest import OPTIONS
 from tests.cluster.federation.league import SITES, League
@@ -19,9 +21,9 @@ Plant = Callable[[League, Project], Iterator[None]]
 FAULTS: dict[str, tuple[str, Plant]] = {}
 
 
-def found(federation: League) -> list[str]:
-    """What doctor wants repaired."""
-    command = ["kubectl", "koinon", "doctor", "-n", federation.home(SITE), "--json"]
+def found(home: str) -> list[str]:
+    """What doctor wants repaired in a hospital's namespace."""
+    command = ["kubectl", "koinon", "doctor", "-n", home, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     findings = json.loads(done.stdout)
     bad = [f"{one['what']}: {one['said']} {one['todo']}" for one in findings if one["state"] == "bad"]
@@ -159,13 +161,35 @@ def policy_that_opens_names(federation: League, project: Project) -> Iterator[No
 @pytest.mark.parametrize("name", FAULTS)
 def test_doctor_finds(federation: League, project: Project, name: str) -> None:
     expected, plant = FAULTS[name]
-    kubectl.until(lambda: found(federation) == [], "the hospital is well before", seconds=120)
+    home = federation.home(SITE)
+    kubectl.until(lambda: found(home) == [], "the hospital is well before", seconds=120)
     steps = plant(federation, project)
     next(steps)
     try:
         kubectl.until(
-            lambda: any(re.search(expected, line) for line in found(federation)), f"doctor says {expected}", seconds=150
+            lambda: any(re.search(expected, line) for line in found(home)), f"doctor says {expected}", seconds=150
         )
-        print(f"{name}: {next(line for line in found(federation) if re.search(expected, line))}")
+        print(f"{name}: {next(line for line in found(home) if re.search(expected, line))}")
     finally:
         next(steps, None)
+
+
+@pytest.mark.timeout(300)
+def test_doctor_before_the_site_is_declared(
+    federation: League, new_namespace: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Helm waits in vain for an agent that does not reach its hub, and so never declares the Site."""
+    home, work = new_namespace("nowhere"), new_namespace("nowhere-work")
+    subprocess.run(["koinon", "site", "keys", str(tmp_path / "lyon"), "--name", "lyon"], check=True, timeout=60)
+    agent = tmp_path / "lyon" / "agent"
+    kubectl.run("-n", home, "create", "secret", "generic", "koinon-agent", f"--from-file={agent}")
+    root = {"root": (agent / "root.pub").read_text().strip()}
+    values = releases.site(work, site=root, hub={"url": "https://192.0.2.7"}, crds={"install": False})
+    try:
+        with pytest.raises(kubectl.Failed):
+            releases.install("site", "koinon-site", home, values, "--wait", "--timeout=30s")
+        assert kubectl.find("sites.koinon.dev", home) == []
+        wanted = r"hub: https://192\.0\.2\.7: .*open to 192\.0\.2\.7/32.*\nSite: it is not declared yet"
+        kubectl.until(lambda: re.search(wanted, "\n".join(found(home))), f"doctor says {wanted}", seconds=60)
+    finally:
+        kubectl.helm("uninstall", "site", "-n", home, "--ignore-not-found", "--no-hooks")

@@ -101,6 +101,18 @@ def silent(picture: Picture) -> Picture:
     return dataclasses.replace(picture, agent=None)
 
 
+def planned(picture: Picture) -> Picture:
+    return dataclasses.replace(picture, hospital=dataclasses.replace(picture.hospital, declared=False))
+
+
+def mounting(**secrets: str) -> dict[str, Any]:
+    """The agent's StatefulSet with these Secrets as volumes."""
+    volumes = [{"name": name, "secret": {"secretName": secret}} for name, secret in secrets.items()]
+    return {"spec": {"template": {"spec": {"volumes": volumes}}}}
+
+
+AWAY = "https://hub.example: The hub does not answer ({})."
+UNKNOWN = 'No site "lyon" is enrolled here. Enrol it: koinon site init'
 OPEN = ("False", "EgressOpen", "reachable: 10.96.0.1:443")
 PULL = {"containerStatuses": [{"name": "a", "image": "reg/x:1", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]}
 OOM = {"containerStatuses": [{"name": "ray-head", "state": {}, "lastState": {"terminated": {"reason": "OOMKilled"}}}]}
@@ -131,12 +143,35 @@ FAULTS: dict[str, tuple[list[Change], str]] = {
         [here(pods=[pod("agent", ready=False, **PULL), pod("operator")]), silent],
         "reg/x:1 cannot be pulled.*image.registry",
     ),
-    "hub's CA": ([agent(connected=False, trouble="certificate verify failed")], "hub.*CA that the agent trusts"),
-    "hub outside the CIDRs": (
-        [agent(connected=False, trouble="timed out")],
-        r"hub.*open to 203\.0\.113\.4/32.*hub\.cidrs",
+    "hub's CA": (
+        [agent(connected=False, trouble=AWAY.format("its certificate is not trusted: self-signed certificate"))],
+        "hub: .*self-signed.*Last contact: never.*CA that the agent trusts",
     ),
-    "not enrolled": ([agent(connected=False, trouble="not enrolled: no invitation")], "hub.*invitation"),
+    "hub outside the CIDRs": (
+        [agent(connected=False, trouble=AWAY.format("ConnectTimeout"), last_contact=NOW - 600)],
+        r"hub.*Last contact: 10 min ago.*open to 203\.0\.113\.4/32.*hub\.cidrs",
+    ),
+    "hub's name": ([agent(connected=False, trouble=AWAY.format("its name does not resolve"))], r"hub.*hub\.url"),
+    "no invitation": (
+        [agent(connected=False, trouble=UNKNOWN)],
+        r"hub.*Secret koinon-invitation is not there \(agent\.invitation\.existingSecret\)",
+    ),
+    "invitation refused": (
+        [
+            agent(connected=False, trouble=UNKNOWN),
+            lambda p: dataclasses.replace(p, secrets=frozenset({"koinon-agent", "invited"})),
+            here(statefulsets=[mounting(invitation="invited")]),
+        ],
+        "hub.*Secret invited holds none that the hub takes: kubectl koinon logs",
+    ),
+    "certificate refused": (
+        [agent(connected=False, trouble="The certificate of lyon is not valid now. Renew it")],
+        r"Renew it Last contact: never\.$",
+    ),
+    "no Site, the job cannot start": (
+        [planned, here(pods=[pod("agent"), pod("operator"), pod("hook", ready=False, **PULL)])],
+        "Site: pod hook-0: the image reg/x:1 cannot be pulled",
+    ),
     "clock off": ([agent(clock_offset=400.0)], r"clock.*\+400 s"),
     "certificate ended": ([agent(certificate_expires=NOW - 5)], "certificate.*renew"),
     "claim missing": ([work(persistentvolumeclaims=[])], "data set heart.*no claim heart"),
@@ -190,7 +225,7 @@ def test_finds_the_fault(fault: str) -> None:
         picture = change(picture)
     lines = [finding.line() for finding in doctor.examine(picture, NOW) if finding.state == "bad"]
     assert lines
-    assert re.search(expected, "\n".join(lines)), lines
+    assert re.search(expected, "\n".join(lines), re.M), lines
 
 
 def test_an_ended_grant_is_told_and_nothing_to_repair() -> None:
@@ -211,3 +246,17 @@ def test_a_cluster_that_starts_is_told_and_nothing_to_repair() -> None:
         picture = change(picture)
     found = [finding for finding in doctor.examine(picture, NOW) if finding.what.startswith("grant")]
     assert [(finding.state, finding.said) for finding in found] == [("warn", "Creating: The head is starting.")]
+
+
+def test_an_undeclared_site_comes_after_what_keeps_it_from_being_declared() -> None:
+    picture = agent(connected=False, trouble=AWAY.format("ConnectTimeout"))(planned(healthy()))
+    bad = [finding for finding in doctor.examine(picture, NOW) if finding.state == "bad"]
+    assert [finding.what for finding in bad] == ["hub", "Site"]
+    assert "helm upgrade" in bad[1].todo
+
+
+def test_kuberay_that_may_start_pods_beside_the_agent_is_told() -> None:
+    picture = dataclasses.replace(healthy(), intruder="ray:operator")
+    [told] = [finding for finding in doctor.examine(picture, NOW) if finding.state != "good"]
+    assert (told.what, told.state) == ("KubeRay's rights", "warn")
+    assert "ray:operator may start pods in lyon" in told.said

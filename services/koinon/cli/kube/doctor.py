@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from koinon.cli import output
 from koinon.cli.doctor import Finding
 from koinon.cli.kube.gather import Picture
 from koinon.cli.kube.hospital import condition
@@ -32,6 +33,13 @@ def _prerequisites(picture: Picture, now: float) -> Iterator[Finding]:
         yield Finding("KubeRay", "warn", "you may not list RayClusters.", "Ask for the right, or another admin.")
     else:
         yield Finding("KubeRay", "bad", f"it is not installed: {trouble}", "Install the kuberay-operator chart first.")
+    if picture.intruder:
+        yield Finding(
+            "KubeRay's rights",
+            "warn",
+            f"{picture.intruder} may start pods in {picture.hospital.namespace}, which could mount the agent's keys.",
+            "Give it rights in work namespaces alone: docs/kubernetes/hospital.md",
+        )
 
 
 def _operator(picture: Picture, now: float) -> Iterator[Finding]:
@@ -54,12 +62,13 @@ def _operator(picture: Picture, now: float) -> Iterator[Finding]:
 
 def _agent(picture: Picture, now: float) -> Iterator[Finding]:
     namespace, pods = picture.hospital.namespace, picture.of("agent")
-    if picture.secrets is not None and _keys(picture) not in picture.secrets:
+    keys = _secret(picture, "keys", "koinon-agent")
+    if picture.secrets is not None and keys not in picture.secrets:
         yield Finding(
             "agent's keys",
             "bad",
-            f"there is no Secret {_keys(picture)}.",
-            f"koinon site keys, then kubectl create secret generic {_keys(picture)} -n {namespace} --from-file=…",
+            f"there is no Secret {keys}.",
+            f"koinon site keys, then kubectl create secret generic {keys} -n {namespace} --from-file=…",
         )
     if not pods:
         yield Finding("agent", "bad", "there is no pod of it.", f"kubectl -n {namespace} describe statefulset")
@@ -74,23 +83,26 @@ def _agent(picture: Picture, now: float) -> Iterator[Finding]:
         )
 
 
-def _keys(picture: Picture) -> str:
-    """The name of the Secret that the agent's pod mounts as its keys."""
+def _secret(picture: Picture, volume: str, usual: str) -> str:
+    """The name of the Secret that the agent's pod mounts as `volume`."""
     for found in picture.here.get("statefulsets", ()):
-        for volume in found["spec"]["template"]["spec"].get("volumes", ()):
-            if volume["name"] == "keys":
-                return str(volume.get("secret", {}).get("secretName", "koinon-agent"))
-    return "koinon-agent"
+        for mounted in found["spec"]["template"]["spec"].get("volumes", ()):
+            if mounted["name"] == volume:
+                return str(mounted.get("secret", {}).get("secretName", usual))
+    return usual
 
 
 def _hub(picture: Picture, now: float) -> Iterator[Finding]:
-    said, spec = picture.agent, picture.hospital.object["spec"]["hub"]
+    said, url = picture.agent, picture.hospital.object["spec"]["hub"]["url"]
     if said is None:
         return
     if said.get("connected"):
-        yield Finding("hub", "good", f"{spec['url']} answers")
+        yield Finding("hub", "good", f"{url} answers")
     else:
-        yield Finding("hub", "bad", *_why_away(str(said.get("trouble") or "it does not answer"), spec))
+        trouble = str(said.get("trouble") or "It does not answer.")
+        what = trouble if url in trouble else f"{url}: {trouble}"
+        contact = f"Last contact: {output.ago(said.get('last_contact'), now)}."
+        yield Finding("hub", "bad", f"{what} {contact}", _remedy(trouble, picture))
     offset = float(said.get("clock_offset") or 0.0)
     bad = abs(offset) > httpsig.WINDOW
     yield Finding(
@@ -98,17 +110,31 @@ def _hub(picture: Picture, now: float) -> Iterator[Finding]:
     )
 
 
-def _why_away(trouble: str, hub: dict[str, Any]) -> tuple[str, str]:
-    """What the agent met on its way to the hub, and what that usually means."""
-    said = trouble if trouble.startswith(hub["url"]) else f"{hub['url']}: {trouble}"
-    if "certificate" in trouble.lower() or "ssl" in trouble.lower():
-        return said, "The hub's certificate is not by the CA that the agent trusts: set hub.ca of the chart."
-    if "not enrolled" in trouble or "invitation" in trouble.lower():
-        return said, "Ask the hub's operator for an invitation, and put it into the Secret that hub.invitation names."
-    if "name" in trouble.lower() and "resol" in trouble.lower():
-        return said, "The name does not resolve in this cluster: correct hub.url, or the cluster's DNS."
-    cidrs = ", ".join(hub.get("cidrs", ())) or "no address at all"
-    return said, f"Egress is open to {cidrs}: is the hub within hub.cidrs, and does it run? A proxy is the value proxy."
+def _remedy(trouble: str, picture: Picture) -> str:
+    """What usually helps against what the agent met on its way to the hub."""
+    if "is not trusted" in trouble:
+        return "The hub's certificate is not by the CA that the agent trusts: set hub.ca of the chart."
+    if "is enrolled here" in trouble:
+        secret = _secret(picture, "invitation", "koinon-invitation")
+        there = picture.secrets is None or secret in picture.secrets
+        lacks = "holds none that the hub takes: kubectl koinon logs" if there else "is not there"
+        return f"It needs the hub's invitation, and the Secret {secret} {lacks} (agent.invitation.existingSecret)."
+    if "does not resolve" in trouble:
+        return "The name does not resolve in this cluster: correct hub.url, or the cluster's DNS."
+    if "does not answer" not in trouble:
+        return ""  # the hub refused, and said what to do
+    cidrs = ", ".join(picture.hospital.object["spec"]["hub"].get("cidrs", ())) or "no address at all"
+    return f"Egress is open to {cidrs}: is the hub within hub.cidrs, and does it run? A proxy is the value proxy."
+
+
+def _site(picture: Picture, now: float) -> Iterator[Finding]:
+    """Helm's job declares it after the installation, and with --wait only once the agent is ready."""
+    if picture.hospital.declared:
+        return
+    yield from _pods("Site", picture, [pod for pod in picture.of("hook") if pod["status"].get("phase") != "Succeeded"])
+    yield Finding(
+        "Site", "bad", "it is not declared yet: Helm's last step.", "Repair what is above; then helm upgrade."
+    )
 
 
 def _data(picture: Picture, now: float) -> Iterator[Finding]:
@@ -232,6 +258,7 @@ EXAMINATIONS: tuple[Callable[[Picture, float], Iterator[Finding]], ...] = (
     _operator,
     _agent,
     _hub,
+    _site,
     _data,
     _walls,
     _quota,

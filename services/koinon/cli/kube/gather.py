@@ -11,12 +11,14 @@ from koinon.domain.errors import KoinonError
 Objects = Sequence[dict[str, Any]]
 HERE = ("pods", "events", "statefulsets", "deployments", "persistentvolumeclaims", "configmaps")
 WORK = ("pods", "events", "rayclusters.ray.io", "persistentvolumeclaims", "networkpolicies", "resourcequotas")
+_KUBERAY = "koinon-kuberay"  # the chart's RoleBinding for KubeRay's account
 
 
 @dataclass(frozen=True)
 class Picture:
     """`here` and `work` are the objects of the agent's and the clusters' namespace by kind; `troubles` are lists that
-    could not be had, with the reason; `secrets` are names alone."""
+    could not be had, with the reason; `secrets` are names alone; `intruder` is KubeRay's account if it may start pods
+    beside the agent."""
 
     hospital: Hospital
     grants: Objects
@@ -25,6 +27,7 @@ class Picture:
     secrets: frozenset[str] | None = None
     agent: dict[str, Any] | None = None
     troubles: dict[str, str] = field(default_factory=dict)
+    intruder: str = ""
 
     def of(self, component: str) -> Objects:
         """Pods of a component of the chart: agent, operator."""
@@ -75,11 +78,19 @@ def look(hospital: Hospital) -> Picture:
             troubles["agent"] = str(error)
             return None
 
+    def intruder() -> str:
+        try:
+            bound = kubectl.get("rolebinding", _KUBERAY, namespace=hospital.work)["subjects"][0]
+            account = f"{bound['namespace']}:{bound['name']}"
+            return account if kubectl.may(account, "create", "pods") else ""
+        except KoinonError:  # it is bound by other means, or this is not for everybody to ask
+            return ""
+
     with ThreadPoolExecutor(8) as threads:
         grants = threads.submit(hospital.grants)
         here = {kind: threads.submit(listed, hospital.namespace, kind) for kind in HERE}
         work = {kind: threads.submit(listed, hospital.work, kind) for kind in WORK}
-        secrets, word = threads.submit(secret_names), threads.submit(agent)
+        secrets, word, intruding = threads.submit(secret_names), threads.submit(agent), threads.submit(intruder)
         return Picture(
             hospital,
             grants.result(),
@@ -88,6 +99,7 @@ def look(hospital: Hospital) -> Picture:
             secrets.result(),
             word.result(),
             troubles,
+            intruding.result(),
         )
 
 

@@ -17,6 +17,7 @@ Namespace = Annotated[
 Context = Annotated[str | None, typer.Option("--context", help="Of the kubeconfig; else the current one.")]
 AGENT = "app.kubernetes.io/component=agent"
 STATUS_PORT = 8472
+_PLAN = "koinon-site"  # the ConfigMap in which the chart writes the Site down
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Hospital:
     kubectl: Kubectl
     namespace: str
     object: dict[str, Any]  # the Site
+    declared: bool = True  # otherwise the Site is not there yet, and `object` is what the chart will make of it
 
     @property
     def site(self) -> str:
@@ -86,16 +88,22 @@ class Hospital:
 
 
 def find(namespace: str | None, context: str | None) -> Hospital:
-    """The hospital of a namespace. Raises NotFound if there is no Site in it, or no such kind at all."""
+    """The hospital of a namespace. Raises NotFound if none was installed there.
+
+    Helm declares the Site last: as long as it waits for an agent that cannot reach the hub, the chart's plan stands in.
+    """
     kubectl = Kubectl(namespace, context)
     place = kubectl.current_namespace()
     kubectl = Kubectl(place, context)
-    sites = kubectl.list("sites.koinon.dev")
-    if not sites:
+    if sites := kubectl.list("sites.koinon.dev"):
+        return Hospital(kubectl, place, sites[0])
+    try:
+        planned = json.loads(kubectl.get("configmap", _PLAN)["data"]["site.json"])
+    except errors.NotFound:
         raise errors.NotFound(
             "There is no Site.", where=f"namespace {place}", todo="Name the hospital's namespace: -n NAME"
-        )
-    return Hospital(kubectl, place, sites[0])
+        ) from None
+    return Hospital(kubectl, place, planned, declared=False)
 
 
 def project_name(grant: Mapping[str, Any]) -> str:

@@ -67,6 +67,23 @@ class Kubectl:
         """Creates the object or brings it to this form."""
         self.run("apply", "-f", "-", given=json.dumps(document))
 
+    def may(self, account: str, verb: str, resource: str) -> bool:
+        """Whether a service account (`namespace:name`) has a right in the namespace. Raises KoinonError if not told."""
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": f"system:serviceaccount:{account}",
+                "groups": [
+                    "system:authenticated",
+                    "system:serviceaccounts",
+                    f"system:serviceaccounts:{account.partition(':')[0]}",
+                ],
+                "resourceAttributes": {"namespace": self.namespace, "verb": verb, "resource": resource},
+            },
+        }
+        return self.run("create", "-f", "-", "-o", "jsonpath={.status.allowed}", given=json.dumps(review)) == "true"
+
     def current_namespace(self) -> str:
         """The namespace that commands without one mean."""
         return self.namespace or self.run("config", "view", "--minify", "-o", "jsonpath={..namespace}") or "default"

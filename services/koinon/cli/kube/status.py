@@ -13,13 +13,15 @@ _GRANT_STATES = ("Revoked", "Expired")
 
 def show(picture: Picture) -> None:
     site, agent = picture.hospital, picture.agent
+    conditions = [(kind, _words(condition(site.object, kind))) for kind in ("Ready", "Connected")]
     output.say(f"Hospital {site.site}, namespace {site.namespace}, clusters in {site.work}")
     output.fields(
         (
             ("fingerprint", fingerprint(site.root)),
             ("hub", site.object["spec"]["hub"]["url"]),
-            *((kind, _words(condition(site.object, kind))) for kind in ("Ready", "Connected")),
+            *(conditions if site.declared else [("site", "not declared yet: kubectl koinon doctor")]),
             ("agent", _agent(agent) if agent else "does not answer: kubectl koinon doctor"),
+            ("trouble", (agent or {}).get("trouble")),
             ("last round", _last_round((agent or {}).get("last_round"))),
         )
     )
@@ -42,6 +44,7 @@ def document(picture: Picture) -> dict[str, Any]:
     return {
         "site": picture.hospital.site,
         "namespace": picture.hospital.namespace,
+        "declared": picture.hospital.declared,
         "conditions": picture.hospital.object.get("status", {}).get("conditions", []),
         "agent": picture.agent,
         "grants": [
