@@ -10,6 +10,7 @@ import pytest
 from tests.cluster import kubectl, kuberay, leftovers, lifecycle, pods, schemas
 from tests.cluster.conftest import Cluster, lacking
 from tests.cluster.kubectl import Object
+from tests.cluster.rendered.render import CHARTS
 
 
 def _ready(kind: str, item: Object) -> bool:
@@ -104,7 +105,7 @@ def test_kubeconform_knows_the_kinds_of_this_cluster(cluster: Cluster, tmp_path:
         return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
     manifests = Path(__file__).parent / "node" / "manifests"
-    for path in manifests.glob("*.yaml"):
+    for path in (*manifests.glob("*.yaml"), CHARTS / "koinon-site" / "files" / "kuberay.yaml"):
         assert conforms(path.read_text()).returncode == 0, conforms(path.read_text()).stdout
     deployment = (manifests / "kuberay.yaml").read_text()
     for wrong, place in ((deployment.replace("strategy:", "strategem:"), "strategem"), ("kind: Grant\n", "apiVersion")):

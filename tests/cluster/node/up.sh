@@ -119,7 +119,7 @@ wait_for 30 ctr version
 "$NODE/images.sh" system
 wait_for 60 kubectl get serviceaccount default
 kubectl apply --server-side -f "$CACHE/crds" >/dev/null
-kubectl apply -f "$NODE/manifests" >/dev/null
+kubectl apply -f "$NODE/../../../charts/koinon-site/files/kuberay.yaml" -f "$NODE/manifests" >/dev/null
 wait_for 60 kubectl get node node
 kubectl wait --for=condition=Ready node/node --timeout=60s
 for deployment in kube-system/coredns kube-system/local-path-provisioner kuberay-system/kuberay-operator; do
