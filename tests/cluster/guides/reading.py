@@ -1,4 +1,7 @@
-"""The commands of the guides: fenced blocks marked `sh` run as they stand, with the variables that a guide names."""
+"""The commands of the guides: fenced blocks marked `sh` run as they stand, with the variables that a guide names.
+
+Those marked `console` are about the software of others, which these tests cannot fetch, and are only looked at.
+"""
 
 import os
 import re
@@ -7,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 DOCS = Path(__file__).parents[3] / "docs" / "kubernetes"
-_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^```(\w*)$", re.MULTILINE)
 
 
-def blocks(guide: str) -> list[str]:
-    """The guide's blocks in their order."""
-    return _BLOCK.findall((DOCS / guide).read_text(encoding="utf-8"))
+def blocks(guide: str, mark: str = "sh") -> list[str]:
+    """The guide's blocks with this mark, in their order."""
+    block = re.compile(rf"^```{mark}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return block.findall((DOCS / guide).read_text(encoding="utf-8"))
 
 
 def fences(guide: str) -> set[str]:

@@ -8,7 +8,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ HUB = (
     "--set gateway.resources.requests.cpu=50m --set minio.image.repository=minio --set-string minio.image.tag=1 "
     "--set postgresql.image.repository=postgresql --set-string postgresql.image.tag=1"
 )
+KINDS = ("sites.koinon.dev", "grants.koinon.dev")
 NEXT = "next"  # the same images under the tag of a version that comes after
 
 
@@ -92,6 +93,7 @@ def walk(cluster: Cluster, images: None, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def hub(walk: Walk) -> Iterator[Hub]:
+    walk.run("hospital.md", 0, CHARTS=str(CHARTS))  # the charts to upgrade from may lack the file
     walk.run("hub.md", 0, 1)
     service = kubectl.required("service", "hub-koinon-hub", "koinon")
     target = (service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"])
@@ -113,10 +115,10 @@ def hospitals(walk: Walk, hub: Hub) -> None:
         first = kubectl.get("customresourcedefinition", "grants.koinon.dev") is None
         options = " ".join([*SMALL, "--set", f"crds.install={str(first).lower()}"])
         walk.run("hub.md", 2, site=site)
-        printed = walk.run("hospital.md", 0, 1, site=site, SITE_OPTIONS=options)
+        printed = walk.run("hospital.md", 1, 2, site=site, SITE_OPTIONS=options)
         shown = kubectl.required("sites.koinon.dev", walk.home(site), walk.home(site))
         assert shown["status"]["fingerprint"] in printed
-        written = walk.run("hospital.md", 2, site=site, DATA=str(heart.HOSPITALS[site])).splitlines()
+        written = walk.run("hospital.md", 3, site=site, DATA=str(heart.HOSPITALS[site])).splitlines()
         digests = {line.split()[0] for line in written if len(line.split()[0]) == 64}
         assert len(digests) == 1, written
     kuberay.watch(*(f"{walk.home(site)}-work" for site in SITES))
@@ -132,13 +134,13 @@ def project(walk: Walk, hub: Hub, hospitals: None) -> Project:
     walk.variables["PROJECT"] = created.hash
     for number, site in enumerate(SITES):
         wait_for_manifest(walk.home(site), created.hash)
-        walk.run("hospital.md", 5 if number == 0 else 4, site=site)
+        walk.run("hospital.md", 6 if number == 0 else 5, site=site)
     return created
 
 
 @pytest.mark.timeout(900)
 def test_a_hospital_checks_what_it_installed(walk: Walk, hospitals: None) -> None:
-    printed = walk.run("hospital.md", 3, site=SITES[0])
+    printed = walk.run("hospital.md", 4, site=SITES[0])
     print(printed)
     assert "Succeeded" in printed
     assert "BAD" not in printed
@@ -173,11 +175,15 @@ def test_an_upgrade_with_a_run_in_progress(walk: Walk, project: Project) -> None
 def test_operations(walk: Walk, project: Project) -> None:
     for number in range(len(reading.blocks("operations.md"))):
         print(walk.run("operations.md", number, site=SITES[1]))
+    for namespace, name, size in ((walk.home(SITES[1]), "koinon-agent", "20Gi"), ("koinon", "hub-koinon-hub", "40Gi")):
+        [template] = kubectl.required("statefulset", name, namespace)["spec"]["volumeClaimTemplates"]
+        claim = kubectl.required("persistentvolumeclaim", f"data-{name}-0", namespace)
+        assert [found["spec"]["resources"]["requests"]["storage"] for found in (template, claim)] == [size, size]
 
 
 @pytest.mark.timeout(600)
 def test_a_revocation_returns_when_the_last_pod_is_gone(walk: Walk, project: Project) -> None:
-    print(walk.run("hospital.md", 6, site=SITES[2]))
+    print(walk.run("hospital.md", 7, site=SITES[2]))
     assert kubectl.find("pods", f"{walk.home(SITES[2])}-work") == []
 
 
@@ -185,6 +191,11 @@ def test_a_revocation_returns_when_the_last_pod_is_gone(walk: Walk, project: Pro
 def test_uninstalling_leaves_what_the_guide_says(walk: Walk, project: Project) -> None:
     for site in SITES:
         walk.run("uninstall.md", 0, site=site)
+        if site == SITES[0]:
+            walk.run("uninstall.md", 1, site=SITES[1])
+            for kind in KINDS:
+                notes = kubectl.required("customresourcedefinition", kind)["metadata"]["annotations"]
+                assert notes["meta.helm.sh/release-namespace"] == walk.home(SITES[1])
         grant = f"grant.koinon.dev/{project.name}-{project.hash[:8]}"
         home = {"secret/koinon-agent", "secret/koinon-invitation", "configmap/hub-ca", grant}
         releases.require_left(walk.home(site), home | {"persistentvolumeclaim/data-koinon-agent-0"})
@@ -192,12 +203,17 @@ def test_uninstalling_leaves_what_the_guide_says(walk: Walk, project: Project) -
         releases.require_left(f"{walk.home(site)}-work", work)
     kuberay.unwatch(*(f"{walk.home(site)}-work" for site in SITES))
     for site in SITES:
-        walk.run("uninstall.md", 1, site=site)
-    walk.run("uninstall.md", 2)
+        walk.run("uninstall.md", 2, site=site)
+    kubectl.until(
+        lambda: not kubectl.find("sites.koinon.dev"), "there is no other hospital in this cluster", seconds=90
+    )
+    walk.run("uninstall.md", 3)
+    assert [kubectl.get("customresourcedefinition", kind) for kind in KINDS] == [None, None]
+    walk.run("uninstall.md", 4)
     parts = ("hub-koinon-hub", "hub-koinon-hub-postgresql", "hub-koinon-hub-minio")
     secret = {f"secret/hub-koinon-hub-{part}" for part in ("tls", "postgresql", "minio")}
     releases.require_left("koinon", secret | {f"persistentvolumeclaim/data-{part}-0" for part in parts})
-    walk.run("uninstall.md", 3)
+    walk.run("uninstall.md", 5)
     assert kubectl.get("namespace", "koinon") is None
 
 
@@ -207,7 +223,7 @@ def test_the_bundle_for_who_has_no_internet(walk: Walk, tmp_path: Path) -> None:
     for target, archive in zip(builder.TARGETS, archives, strict=True):
         builder.layout().thin(builder.name(target), set(), archive)
     told = {**walk.variables, "IMAGES": " ".join(map(str, archives)), "BUNDLE": str(tmp_path / "koinon.tar")}
-    pack, check = reading.blocks("air-gapped.md")
+    pack, check, _ = reading.blocks("air-gapped.md")
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
     reading.run(pack, told, ROOT)
@@ -219,9 +235,16 @@ def test_the_bundle_for_who_has_no_internet(walk: Walk, tmp_path: Path) -> None:
     walk.ran["air-gapped.md"] = {0, 1}
 
 
+def test_the_password_of_a_registry(walk: Walk, new_namespace: Callable[[str], str]) -> None:
+    (walk.folder / "config.json").write_text('{"auths": {}}')
+    for name in ("lyon", "lyon-work"):
+        namespace = new_namespace(name)
+        walk.run("air-gapped.md", 2, NAMESPACE=namespace, DOCKER_CONFIG_FILE="config.json")
+        secret = kubectl.required("secret", "koinon-registry", namespace)
+        assert secret["type"] == "kubernetes.io/dockerconfigjson"
+
+
 def test_every_command_ran(walk: Walk) -> None:
     """The last one: no block of any guide was left out."""
     wanted = {guide.name: set(range(len(reading.blocks(guide.name)))) for guide in reading.DOCS.glob("*.md")}
     assert walk.ran == {guide: numbers for guide, numbers in wanted.items() if numbers}
-    fences = {fence for guide in wanted for fence in reading.fences(guide)}
-    assert fences <= {"sh", "yaml"}, "a block of commands that no test runs"
