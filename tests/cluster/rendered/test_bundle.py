@@ -55,8 +55,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_all_and_each_file_is_what_was_given(whole: Path) -> None:
     found = {str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()}
     images = {f"images/{name}.tar" for name in (*IMAGES, "postgres")}
+    assert (whole / "kuberay.yaml").read_bytes() == (render.CHARTS / "koinon-site/files/kuberay.yaml").read_bytes()
     assert found == images | {
         "INSTALL.txt",
+        "kuberay.yaml",
         "SHA256SUMS",
         "charts/koinon-hub-0.1.0.tgz",
         "charts/koinon-site-0.1.0.tgz",
@@ -79,14 +81,50 @@ def test_its_checksums_find_a_changed_byte(whole: Path) -> None:
     assert "koinon-agent.tar: FAILED" in done.stdout
 
 
-def test_its_instructions_name_every_image_and_install_its_charts(whole: Path) -> None:
-    text = (whole / "INSTALL.txt").read_text()
-    for name in IMAGES:
-        assert f"images/{name}.tar\tlocalhost/{name}:test" in text
-    chart = next(part for part in text.split() if part.endswith("site-0.1.0.tgz"))
-    values = SITE | {"image": {"registry": "registry.hospital.example", "tag": "0.1.0"}}
-    images = set(render.images(render.objects(chart, values, folder=whole)))
-    assert images == {f"registry.hospital.example/{name}:0.1.0" for name in IMAGES if name != "koinon-gateway"}
+def commands(whole: Path, begin: str) -> list[list[str]]:
+    """Those of the instructions that begin so, as words."""
+    lines = (whole / "INSTALL.txt").read_text().replace("\\\n", "").splitlines()
+    return [line.split() for line in lines if line.strip().startswith(begin)]
+
+
+def rendered(whole: Path, *options: str) -> set[str]:
+    """The images of a trial's hub and of a hospital, from the bundle's charts."""
+    found: set[str] = set()
+    for chart, values in (("hub", render.TRIAL), ("site", SITE)):
+        command = next(words for words in commands(whole, "helm install") if words[2] == chart)
+        given = [word for word in command if word.startswith("image.")]
+        options = (*options, *(part for word in given for part in ("--set", word)))
+        found |= set(render.images(render.objects(command[3], values, *options, folder=whole)))
+    return found
+
+
+def test_its_commands_bring_each_image_to_where_the_charts_look_for_it(whole: Path) -> None:
+    copies = {words[2]: words[3].removeprefix("docker://") for words in commands(whole, "skopeo copy")}
+    assert copies.keys() == {
+        "oci-archive:images/koinon-agent.tar",
+        *(f"docker-archive:images/{name}.tar" for name in (*IMAGES, "postgres") if name != "koinon-agent"),
+    }
+    brought = {words[0] for words in commands(whole, "REGISTRY/")}
+    assert rendered(whole) == set(copies.values()) | brought
+
+
+def test_without_a_registry_its_commands_leave_the_names_that_the_charts_look_for(whole: Path) -> None:
+    tagged = {words[-2]: words[-1] for words in commands(whole, "ctr -n k8s.io images tag")}
+    assert tagged["docker.io/library/postgres:17"] == "localhost/postgres:17-bookworm"
+    assert tagged["localhost/koinon-agent:test"] == "localhost/koinon-agent:0.1.0"
+    wanted = {name.replace("REGISTRY", "localhost") for name in rendered(whole)}
+    assert wanted - set(tagged.values()) == {name for name in wanted if "/minio/" in name}
+
+
+def test_an_image_of_others_keeps_its_name(tmp_path: Path) -> None:
+    done = bundle(
+        "--out", tmp_path / "b.tar", *(archive(tmp_path, name) for name in (*IMAGES, "quay.io/ray/operator:v1"))
+    )
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    copies = [words[3] for words in commands(tmp_path / "koinon-0.1.0", "skopeo copy")]
+    assert "docker://REGISTRY/ray/operator:v1" in copies
 
 
 def test_packaged_charts_are_the_charts(whole: Path) -> None:
@@ -110,7 +148,7 @@ def test_a_part_alone(tmp_path: Path) -> None:
     done = bundle("--out", tmp_path / "b.tar", "--for", "hub", archive(tmp_path, "registry/koinon-gateway:1"))
     assert done.returncode == 0, done.stderr
     with tarfile.open(tmp_path / "b.tar") as tar:
-        assert [name for name in tar.getnames() if "site" in name] == []
+        assert [name for name in tar.getnames() if "site" in name or "kuberay" in name] == []
 
 
 @pytest.mark.parametrize("wrong", ["missing", "garbage", "nameless", "twice"])
