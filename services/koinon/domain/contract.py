@@ -4,7 +4,7 @@ Written in YAML by a researcher, checked at every hospital before the first roun
 Preprocessing comes from a closed list and is fitted per site on its own training rows.
 """
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -19,7 +19,7 @@ def _number(value: Any) -> str:
     """Raises ValueError, so that `Number | str` falls back to text and pydantic can name the field."""
     try:
         return canonical.decimal_text(value)
-    except (InvalidOperation, Invalid):
+    except Invalid:
         raise ValueError("this is not a finite number") from None
 
 

@@ -6,10 +6,10 @@ everywhere.
 
 import difflib
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from koinon.domain import canonical
 from koinon.domain.errors import Invalid
@@ -17,6 +17,18 @@ from koinon.domain.keys import Wire
 
 Value = int | str
 Parameters = dict[str, Value]
+
+
+def _decimal(text: str) -> str:
+    """Kept as it is written, since manifests are hashed; raises ValueError, so that pydantic names the field."""
+    try:
+        canonical.finite(text)
+    except Invalid as error:
+        raise ValueError(error.what) from None
+    return text
+
+
+Limit = Annotated[str, AfterValidator(_decimal)]
 
 
 class Enumeration(Wire):
@@ -40,9 +52,9 @@ class Bounded(Wire):
     """A number within [minimum, maximum]; `real` ones are decimal strings."""
 
     kind: Literal["integer", "real"]
-    minimum: str
-    maximum: str
-    default: str
+    minimum: Limit
+    maximum: Limit
+    default: Limit
 
     @model_validator(mode="after")
     def _default_is_within(self) -> "Bounded":
@@ -51,14 +63,13 @@ class Bounded(Wire):
         return self
 
     def coerce(self, given: Any) -> Value:
+        wrong = Invalid(f"{given!r} is not {'an integer' if self.kind == 'integer' else 'a number'}.")
         try:
-            if isinstance(given, bool):
-                raise InvalidOperation
-            number = Decimal(str(given))
-            if not number.is_finite() or (self.kind == "integer" and number != int(number)):
-                raise InvalidOperation
-        except InvalidOperation:
-            raise Invalid(f"{given!r} is not {'an integer' if self.kind == 'integer' else 'a number'}.") from None
+            number = canonical.finite(given)
+        except Invalid:
+            raise wrong from None
+        if isinstance(given, bool) or (self.kind == "integer" and number != int(number)):
+            raise wrong
         if not Decimal(self.minimum) <= number <= Decimal(self.maximum):
             raise Invalid(f"{given} is outside {self.minimum} to {self.maximum}.")
         return int(number) if self.kind == "integer" else canonical.decimal_text(number)

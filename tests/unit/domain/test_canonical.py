@@ -39,6 +39,23 @@ def test_what_is_not_finite_has_no_form(number: float | str) -> None:
         canonical.decimal_text(number)
 
 
+@pytest.mark.parametrize("number", ["1e2000000000", "1e-2000000000", "0e2000000000", "9" * 401, "0." + "9" * 401])
+def test_a_number_that_would_fill_memory_has_no_form(number: str) -> None:
+    with pytest.raises(Invalid, match="400 digits"):
+        canonical.decimal_text(number)
+
+
+@pytest.mark.parametrize("number", ["", "x", "\ud800", pytest.param(10**5_000, id="5001 digits")])
+def test_what_is_no_number_has_no_form(number: str | int) -> None:
+    with pytest.raises(Invalid, match="not a finite number"):
+        canonical.decimal_text(number)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_has_a_form_that_gives_it_back(number: float) -> None:
+    assert float(canonical.decimal_text(number)) == number
+
+
 def test_integers_beyond_2_53_become_text() -> None:
     assert canonical.encode([2**53 - 1, 2**53]) == b'[9007199254740991,"9007199254740992"]'
 
@@ -59,3 +76,13 @@ def test_what_is_not_json_names_line_and_column() -> None:
 def test_hostile_json_is_invalid_and_nothing_else(text: bytes | str) -> None:
     with pytest.raises(Invalid):
         canonical.encode(canonical.decode(text))
+
+
+@pytest.mark.parametrize(
+    "text", ['["\\ud800"]', '{"\\udfff": 1}', '"\ud800"', b'"\xed\xa0\x80"', '{"\\ud800": 1, "\\ud800": 2}']
+)
+def test_half_a_surrogate_pair_is_refused_in_words_that_can_be_shown(text: bytes | str) -> None:
+    with pytest.raises(Invalid) as caught:
+        canonical.decode(text)
+    assert str(caught.value).encode()
+    assert canonical.decode('"\\ud83d\\ude00"') == "\N{GRINNING FACE}"

@@ -1,6 +1,11 @@
+import copy
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from koinon.domain import parameters
 from koinon.domain.errors import Invalid, Refused
@@ -28,6 +33,60 @@ def test_two_members_of_one_key_are_named() -> None:
     members[2] = {"site": "lyon", "root": "cd" * 32}
     with pytest.raises(Invalid, match="members lyon and lyon have the same site"):
         manifests.build(members=members)
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield (*place, key)
+        yield from _places(item, (*place, key))
+
+
+def _with(place: tuple[Any, ...], value: Any) -> str:
+    """The document with `value` at `place`."""
+    document = copy.deepcopy(WIRE)
+    *parents, last = place
+    at = document
+    for key in parents:
+        at = at[key]
+    at[last] = value
+    return json.dumps(document)
+
+
+WIRE = json.loads(manifests.build().encode())
+PLACES = list(_places(WIRE))
+AWKWARD = st.sampled_from(["NaN", "sNaN", "Infinity", "x", "", "1e30", "1e2000000000", "9" * 5_000, "\ud800", 2**70])
+ANY_JSON = st.recursive(
+    AWKWARD | st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(place=st.sampled_from(PLACES), value=AWKWARD | ANY_JSON)
+def test_whatever_a_document_says_it_is_invalid_or_has_a_hash(place: tuple[Any, ...], value: Any) -> None:
+    try:
+        found = Manifest.parse(_with(place, value))
+    except Invalid as error:
+        assert str(error).encode()
+    else:
+        assert Manifest.parse(found.encode()).digest() == found.digest()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("parameters", "mu", "minimum"), "NaN", "parameters.mu.real.minimum"),
+        (("parameters", "mu", "default"), "x", "parameters.mu.real.default"),
+        (("parameters", "rounds", "maximum"), "1e2000000000", "parameters.rounds.integer.maximum"),
+        (("protection", "clip"), "1e2000000000", "protection.clip"),
+        (("name",), "\ud800", "surrogates"),
+    ],
+)
+def test_numbers_and_text_of_no_use_are_refused_with_the_place(path: tuple[str, ...], value: str, words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        Manifest.parse(_with(path, value))
 
 
 @pytest.mark.parametrize(
