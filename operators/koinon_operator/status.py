@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 Truth = Literal["True", "False", "Unknown"]
 
+_MESSAGE = 2_000
+"""Characters; a message may quote what somebody wrote, and the API server refuses a status with one that is too long."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -68,7 +71,7 @@ def conditions(
                 "type": condition.type,
                 "status": condition.status,
                 "reason": condition.reason,
-                "message": condition.message,
+                "message": condition.message[:_MESSAGE],
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"] if old and kept else time_text(now),
             }

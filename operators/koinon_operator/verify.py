@@ -6,7 +6,7 @@ checks again, with the manifest that it fetched itself.
 
 from dataclasses import dataclass
 
-from koinon.domain.errors import Invalid, Untrusted
+from koinon.domain.errors import KoinonError, Untrusted
 from koinon.domain.grant import Resources, Revocation
 from koinon.domain.keys import fingerprint
 from koinon.domain.manifest import Manifest
@@ -39,10 +39,15 @@ def check(consent: Consent, hospital: Hospital) -> Verdict:
         return Verdict(_fits(consent, hospital))
     try:
         manifest = Manifest.parse(consent.document, where="spec.document")
-    except Invalid as error:
-        return Verdict(Problem("BadDocument", f"{error} The project's author must create it anew."))
-    problem = _document(consent, hospital, manifest) or _fits(consent, hospital)
+        problem = _document(consent, hospital, manifest) or _fits(consent, hospital)
+    except Exception as error:  # nobody signed the document: whatever it does to its reader, it is only a bad one
+        return Verdict(Problem("BadDocument", f"{said(error)} The project's author must create it anew."))
     return Verdict(problem, project=manifest.name)
+
+
+def said(error: Exception) -> str:
+    """What an error says to people; of one that was not meant for them only its kind."""
+    return str(error) if isinstance(error, KoinonError) else f"It cannot be read ({type(error).__name__})."
 
 
 def _signatures(consent: Consent, hospital: Hospital) -> Problem | None:

@@ -1,11 +1,12 @@
 """All that a reconcile works with: what was read, what can be done, and what was found out about the Grants so far."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from koinon.domain.errors import Invalid, NotFound
+from koinon.domain.errors import Invalid, KoinonError, NotFound
 from koinon.domain.grant import Revocation
 from koinon_operator import plan, verify, workers
 from koinon_operator.agents import Agents
@@ -23,10 +24,14 @@ from koinon_operator.queue import Queue
 from koinon_operator.settings import Settings
 from koinon_operator.verify import Problem, Verdict
 
+log = logging.getLogger("koinon.operator")
+
 Key = tuple[str, str]
 """(home namespace, project), or (home namespace, "") for the site. Of one hospital one key is worked on at a time."""
 
-NO_SITE = Problem("NoSite", "There is no Site in this namespace. Make one: the chart koinon-site does.")
+NO_SITE = Problem(
+    "NoSite", "This namespace has no Site that can be served. Mend it as its conditions say, or make one (koinon-site)."
+)
 
 
 @dataclass(frozen=True)
@@ -165,10 +170,12 @@ def project_of_grant(resource: Object) -> str:
 
 
 def _read(resource: Object, hospital: Hospital | None) -> Read:
+    """Never raises: whatever one Grant says, the others must still begin and end."""
+    consent = None
     try:
         consent = read_grant(resource)
-    except Invalid as error:
-        return Read(resource, None, Verdict(Problem("Malformed", f"{error} Grant again."), forged=True))
-    if hospital is None:
-        return Read(resource, consent, Verdict(NO_SITE))
-    return Read(resource, consent, verify.check(consent, hospital))
+        return Read(resource, consent, verify.check(consent, hospital) if hospital else Verdict(NO_SITE))
+    except Exception as error:
+        what = verify.said(error)
+        log.warning("Grant %s: %s", resource["metadata"]["name"], what, exc_info=not isinstance(error, KoinonError))
+        return Read(resource, consent, Verdict(Problem("Malformed", f"{what} Grant again."), forged=True))

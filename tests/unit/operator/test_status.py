@@ -30,6 +30,11 @@ def test_the_same_wish_gives_the_same_status() -> None:
     assert status.conditions({"conditions": first}, wanted, generation=1, now=500.0) == first
 
 
+def test_a_message_that_quotes_too_much_is_cut() -> None:
+    (told,) = status.conditions({}, [false("Verified", "BadDocument", "x" * 40_000)], generation=1, now=100.0)
+    assert len(told["message"]) < 32_768  # what the definition of the resource allows
+
+
 def test_since_when() -> None:
     known = {"conditions": status.conditions({}, [false("Ready", "No")], generation=1, now=1_700_000_000)}
     assert status.since(known, "Ready", "False") == 1_700_000_000
