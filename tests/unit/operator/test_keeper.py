@@ -147,7 +147,9 @@ def test_what_the_operator_removed_itself_is_made_again_without_a_word(room: Roo
 def test_a_cache_that_is_behind_costs_one_look(room: Room) -> None:
     wanted = walls.deny_all("lyon-work")
     room.keep(wanted)
-    room.cache.remove(NETWORK_POLICY, "lyon-work", "koinon-deny-all")
+    made = room.server.objects[NETWORK_POLICY, "lyon-work", "koinon-deny-all"]
+    room.remove(NETWORK_POLICY, "koinon-deny-all")
+    room.server.objects[NETWORK_POLICY, "lyon-work", "koinon-deny-all"] = samples.seen(made)  # by somebody, unseen
     assert room.keep(wanted) is Outcome.SAME
     stale = denial.config_map("lyon-work", ["a:1"])
     room.keep(stale)

@@ -57,6 +57,59 @@ def test_a_list_tells_what_is_gone_but_not_of_what_came_after_it() -> None:
     assert cache.select(NETWORK_POLICY, "lyon-work") == [later]
 
 
+def test_what_was_deleted_comes_back_neither_by_an_older_list_nor_by_the_answer_to_an_own_write() -> None:
+    found, wished = feed()
+    cache = found._cache
+    found.take(NETWORK_POLICY, "ADDED", policy(5))
+    found.take(NETWORK_POLICY, "DELETED", policy(7))
+    wished.clear()
+    assert cache.put(NETWORK_POLICY, policy(6)) is None
+    assert cache.replace(NETWORK_POLICY, "lyon-work", [policy(5)], "6") == []
+    assert cache.select(NETWORK_POLICY, "lyon-work") == []
+    successor = samples.seen(walls.deny_all("lyon-work"), resourceVersion="9", uid="two")
+    found.take(NETWORK_POLICY, "ADDED", successor)
+    assert cache.select(NETWORK_POLICY, "lyon-work") == [successor]
+
+
+def test_a_deletion_is_remembered_also_of_what_was_never_seen_or_went_unseen() -> None:
+    cache = Cache()
+    cache.remove(NETWORK_POLICY, "lyon-work", "koinon-deny-all", uid="one")
+    assert cache.put(NETWORK_POLICY, policy(5)) is None
+    other = samples.seen(walls.deny_all("lyon-work"), resourceVersion="7", uid="two")
+    cache.put(NETWORK_POLICY, other)
+    assert cache.replace(NETWORK_POLICY, "lyon-work", [], "8") == [other]
+    assert cache.put(NETWORK_POLICY, other) is None
+
+
+def test_deletions_are_remembered_for_a_while_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    found = Cache(clock=lambda: now)
+    found.remove(NETWORK_POLICY, "lyon-work", "koinon-deny-all", uid="one")
+    now += 599
+    found.remove(NETWORK_POLICY, "lyon-work", "other", uid="other")
+    assert found.put(NETWORK_POLICY, policy(5)) is None
+    now += 1
+    found.remove(NETWORK_POLICY, "lyon-work", "other", uid="third")
+    assert list(found._dead) == ["other", "third"]
+    monkeypatch.setattr("koinon_operator.cache._MOST_DEAD", 5)
+    for number in range(10):
+        found.remove(NETWORK_POLICY, "lyon-work", "other", uid=f"uid-{number}")
+    assert len(found._dead) == 5
+
+
+def test_who_wrote_what_is_gone_is_forgotten_however_it_went() -> None:
+    cache = Cache()
+    for uid in ("one", "two"):
+        obj = samples.seen(walls.deny_all("lyon-work"), resourceVersion="5", uid=uid)
+        obj["metadata"]["managedFields"] = [{"manager": "kubectl-edit", "time": "2023"}]
+        cache.put(NETWORK_POLICY, obj)
+        if uid == "one":
+            cache.replace(NETWORK_POLICY, "lyon-work", [], "9")
+        else:
+            cache.remove(NETWORK_POLICY, "lyon-work", "koinon-deny-all")
+        assert cache.editor(NETWORK_POLICY, "lyon-work", "koinon-deny-all") == ""
+
+
 def test_who_wrote_last_is_remembered_and_the_bulk_of_it_not() -> None:
     cache = Cache()
     obj = policy(1)
