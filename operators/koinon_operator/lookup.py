@@ -49,7 +49,7 @@ class Lookup:
 def _resolve(host: str) -> tuple[str, ...]:
     try:
         answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: it can be no name
         log.info("%s does not resolve: %s", host, error)
         return ()
     return tuple(sorted({str(answer[4][0]) for answer in answers}))

@@ -1,7 +1,8 @@
 """Kubernetes' quantities: `500m`, `4Gi`, `1e3`. The API server writes them anew, so they are compared as numbers."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
+from koinon.domain import canonical
 from koinon.domain.errors import Invalid
 
 _FACTORS = {
@@ -34,12 +35,9 @@ def parse(value: str | int | float) -> Decimal:
     else:
         scale = Decimal(1)
     try:
-        number = Decimal(text)
-    except InvalidOperation:
+        return canonical.finite(text) * scale
+    except Invalid:
         raise Invalid(f'"{value}" is no quantity.', todo="Write a number, such as 16, 500m or 64Gi.") from None
-    if not number.is_finite():
-        raise Invalid(f'"{value}" is no quantity.')
-    return number * scale
 
 
 def equal(one: object, other: object) -> bool:

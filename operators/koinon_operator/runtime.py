@@ -6,7 +6,8 @@ Nothing is reconciled before everything was read once: what is not in the cache 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from koinon.domain.errors import KoinonError, NotFound
 from koinon_operator import gauges, health, metrics
@@ -123,7 +124,7 @@ class Operator:
         for home in self._settings.hospitals:
             hospital = self.world.hospital(home)
             if hospital is not None:
-                foundation.targets(self.world, home, hospital)
+                _survive(f"the first lookup for {home}", partial(foundation.targets, self.world, home, hospital))
         first = threading.Thread(target=self.world.lookup.refresh, args=(self._all_sites,), daemon=True)
         first.start()
         first.join(_FIRST_LOOKUP_SECONDS)
@@ -201,14 +202,22 @@ class Operator:
 
     def _ask_loop(self) -> None:
         while not self._stopping.is_set():
-            self.world.agents.ask_all(lambda home: self._queue.add((home, "")))
+            _survive("asking the agents", partial(self.world.agents.ask_all, lambda home: self._queue.add((home, ""))))
             self._stopping.wait(self._settings.agent_seconds)
 
     def _lookup_loop(self) -> None:
         while not self._stopping.is_set():
             self.world.lookup.wanted.wait(_LOOKUP_SECONDS)
-            self.world.lookup.refresh(self._all_sites)
+            _survive("looking names up", partial(self.world.lookup.refresh, self._all_sites))
 
     def _all_sites(self) -> None:
         for home in self._settings.hospitals:
             self._queue.add((home, ""))
+
+
+def _survive(what: str, step: Callable[[], object]) -> None:
+    """One step of what nobody would start again if it failed."""
+    try:
+        step()
+    except Exception:
+        log.exception("%s failed, and is tried again.", what.capitalize())

@@ -38,9 +38,10 @@ def _drop(name: str) -> Change:
 GOOD_SITES: dict[str, Change] = {
     "as it is": lambda spec: None,
     "quantities": _put("quota", {"cpu": "1500m", "memory": 2**34, "pods": 3}),
+    "a hub at an address": _put("hub.url", "https://[fd00::1]:8470/koinon"),
     "all of it": lambda spec: spec.update(
         imagePullSecrets=[{"name": "pull"}],
-        egressProbes=["10.0.0.1:443", "[fd00::1]:53/udp", "intranet.example:80"],
+        egressProbes=["10.0.0.1:443", "[fd00::1]:53/udp"],
         requestPercent=5,
         monitoringNamespace="monitoring",
         nodeSelector={"gpu": "yes"},
@@ -54,6 +55,12 @@ BAD_SITES: dict[str, tuple[Change, str]] = {
     "no hub": (_drop("hub"), "spec.hub"),
     "hub with a password": (_put("hub.url", f"https://me{':'}secret@hub.example.org"), "spec.hub.url"),
     "hub by FTP": (_put("hub.url", "ftp://hub.example.org"), "spec.hub.url"),
+    "hub at a port that is none": (_put("hub.url", "https://hub.example.org:84700"), "port"),
+    "hub at port 0": (_put("hub.url", "https://hub.example.org:0"), "port"),
+    "hub at a port of letters": (_put("hub.url", "https://hub.example.org:abc"), "spec.hub.url"),
+    "hub at half an address": (_put("hub.url", "https://[::1"), "spec.hub.url"),
+    "hub with an empty label": (_put("hub.url", "https://hub..example.org"), "spec.hub.url"),
+    "hub with a long label": (_put("hub.url", f"https://{'a' * 64}.example.org"), "spec.hub.url"),
     "no network": (_put("hub.cidrs", []), "spec.hub.cidrs"),
     "a name as network": (_put("hub.cidrs", ["hub.example.org"]), "This is no network"),
     "two data sets of a name": (lambda s: s["datasets"].append(dict(s["datasets"][0])), "Duplicate"),
@@ -69,6 +76,9 @@ BAD_SITES: dict[str, tuple[Change, str]] = {
     "negative memory": (_put("quota.memory", "-1Gi"), "no amount of memory"),
     "no pods": (_put("quota.pods", 0), "spec.quota.pods"),
     "a probe without a port": (_put("egressProbes", ["10.0.0.1"]), "spec.egressProbes"),
+    "a probe of a name": (_put("egressProbes", ["intranet.example:80"]), "spec.egressProbes"),
+    "a probe of no address": (_put("egressProbes", ["10.0.0.256:80"]), "This is no address"),
+    "a probe of a port that is none": (_put("egressProbes", ["[fd00::1]:65536/udp"]), "port"),
     "more than all": (_put("requestPercent", 101), "spec.requestPercent"),
 }
 GOOD_GRANTS: dict[str, Change] = {

@@ -195,3 +195,42 @@ def test_a_site_is_read_with_its_quantities() -> None:
     del broken["spec"]["hub"]
     with pytest.raises(Invalid, match="hub"):
         read_hospital(samples.seen(broken))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hub.url", "https://hub.example.org:84700"),
+        ("hub.url", "https://hub.example.org:0"),
+        ("hub.url", "https://hub:abc"),
+        ("hub.url", "https://[::1"),
+        ("hub.url", "https://hub..example.org"),
+        ("hub.url", f"https://{'a' * 64}.example.org"),
+        ("hub.cidrs", ["203.0.113.7/33"]),
+        ("egressProbes", ["intranet.example:80"]),
+        ("egressProbes", ["10.0.0.1:65536"]),
+        ("egressProbes", ["10.0.0.1:0"]),
+        ("egressProbes", ["10.0.0.1"]),
+        ("egressProbes", ["10.0.0.1:53/tcp"]),
+    ],
+)
+def test_addresses_that_cannot_be_tried_are_refused_by_name(field: str, value: Any) -> None:
+    made = samples.site()
+    *parents, last = field.split(".")
+    at = made["spec"]
+    for parent in parents:
+        at = at[parent]
+    at[last] = value
+    with pytest.raises(Invalid) as caught:
+        read_hospital(samples.seen(made))
+    assert field in caught.value.where
+    assert caught.value.todo
+
+
+@pytest.mark.parametrize(
+    "url", ["https://hub.example.org.:8470/x", "https://[fd00::1]", "http://192.0.2.1:80", "https://hôpital.example"]
+)
+def test_addresses_that_can_be_tried_are_kept_as_they_are(url: str) -> None:
+    probes = ("10.0.0.1:443", "[fd00::1]:53/udp")
+    found = samples.hospital(hub={"url": url, "cidrs": ["203.0.113.7/24"]}, egressProbes=list(probes))
+    assert (found.hub_url, found.hub_cidrs, found.probes) == (url, ("203.0.113.7/24",), probes)

@@ -26,6 +26,10 @@ def test_names_are_looked_up_apart_and_kept_while_they_do_not_resolve(monkeypatc
     assert not found.wanted.is_set()
 
 
+def test_what_can_be_no_name_has_no_address() -> None:
+    assert lookup._resolve("a" * 64 + ".example.org") == ()
+
+
 def test_name_servers_of_a_pod(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("search lyon.svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\nnameserver fd00::a\n")
@@ -72,6 +76,7 @@ def test_settings_that_are_wrong_name_their_variable(environment: dict[str, str]
         ("one", "1", False),
         (None, "0", False),
         ("inf", "inf", False),
+        ("1e2000000000", "1e2000000000", False),
     ],
 )
 def test_quantities(one: object, other: object, same: bool) -> None:
