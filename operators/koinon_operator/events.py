@@ -16,7 +16,7 @@ QUIET_SECONDS = 600.0
 
 
 class Recorder:
-    def __init__(self, kube: Kube, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, kube: Kube, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
         self._clock = clock
         self._told: dict[tuple[str, str, str], float] = {}
@@ -40,6 +40,6 @@ class Recorder:
         place = f"{about['metadata']['namespace']}/{about['metadata']['name']}"
         log.log(logging.WARNING if warning else logging.INFO, "%s %s: %s", place, reason, message)
         try:
-            self._kube.event(about, warning=warning, reason=reason, message=message, when=time_text(now))
+            self._kube.event(about, warning=warning, reason=reason, message=message, when=time_text(time.time()))
         except KoinonError as error:
             log.warning("%s: the event %s was not written: %s", place, reason, error)

@@ -1,6 +1,7 @@
 """When somebody keeps changing what the operator keeps: repaired at once for a while, then ever more seldom. Pure.
 
-Two controllers that undo each other's work would otherwise do so for ever, at the API server's cost.
+Two controllers that undo each other's work would otherwise do so for ever, at the API server's cost. Times are of a
+clock that is never set back: by another a pause would last as long as the jump.
 """
 
 from dataclasses import dataclass, field

@@ -52,7 +52,9 @@ class Kept:
 
 
 class Keeper:
-    def __init__(self, kube: Kube, cache: Cache, recorder: Recorder, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, kube: Kube, cache: Cache, recorder: Recorder, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._kube = kube
         self._cache = cache
         self._recorder = recorder

@@ -1,6 +1,7 @@
 """Keeping an object: made, changed, repaired, and not fought over for ever. Against an API server of a few lines."""
 
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ class Server:
     def __init__(self) -> None:
         self.objects: dict[tuple[Kind, str, str], Object] = {}
         self.events: list[tuple[str, str]] = []
+        self.told: list[str] = []  # when, of each
         self.calls: list[str] = []
         self.refuse = False
         self.adds: tuple[Kind, ...] = ()
@@ -68,6 +70,7 @@ class Server:
 
     def event(self, about: Object, *, warning: bool, reason: str, message: str, when: str) -> None:
         self.events.append((reason, message))
+        self.told.append(when)
 
 
 class Room:
@@ -251,6 +254,17 @@ def test_what_somebody_adds_to_every_wall_is_contested(room: Room) -> None:
     outcomes = [room.keep(walls.deny_all("lyon-work")) for _ in range(FREE + 2)]
     assert outcomes[0] is Outcome.MADE
     assert outcomes[-1] is Outcome.CONTESTED
+
+
+def test_setting_the_clock_back_neither_stops_repairs_nor_silences_what_is_told(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(room.server)  # type: ignore[arg-type]
+    keeper = Keeper(room.server, room.cache, recorder)  # type: ignore[arg-type]
+    assert keeper._clock is recorder._clock is time.monotonic
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    recorder.warn(room.site, "Contested", "…")
+    assert room.server.told == ["2023-11-14T22:13:20Z"]
 
 
 def test_who_also_removes_the_operators_mark_is_fought_no_longer(room: Room) -> None:
