@@ -77,7 +77,19 @@ def _lives(facts: Facts) -> list[Condition]:
         rest = [true("Verified", "Valid", "The root key signed it, and it fits this hospital.")]
         rest += facts.built.conditions if facts.built else []
     ready = status.summary(rest, "Ready", "Training can run.")
-    return [ready, *rest, false("Expired", "Valid"), false("Revoked", "NotRevoked")]
+    return [ready, *rest, false("Expired", "Valid"), _not_revoked(facts)]
+
+
+def _not_revoked(facts: Facts) -> Condition:
+    judged = facts.judged
+    told = judged.consent.revocation if judged is not None and judged.state is not State.INVALID else None
+    if judged is None or told is None:
+        return false("Revoked", "NotRevoked")
+    message = (
+        f"Its revocation ends what was granted until {status.time_text(told.time)}; this was granted later and holds. "
+        "If it should have ended, check the clocks and revoke again: kubectl koinon revoke"
+    )
+    return false("Revoked", "RevocationOlder", message)
 
 
 def _ended(facts: Facts, removal: Object) -> list[Condition]:
