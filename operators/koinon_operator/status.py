@@ -11,7 +11,7 @@ from typing import Any, Literal
 Truth = Literal["True", "False", "Unknown"]
 
 _MESSAGE = 2_000
-"""Characters; a message may quote what somebody wrote, and the API server refuses a status with one that is too long."""
+"""Characters; a message may quote what somebody wrote, and the API server refuses a status with too long a one."""
 
 
 @dataclass(frozen=True)

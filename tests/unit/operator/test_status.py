@@ -1,5 +1,7 @@
 """Conditions: what is said, and since when."""
 
+import pytest
+
 from koinon_operator import egress, observe, status
 from koinon_operator.kinds import Object
 from koinon_operator.objects import raycluster
@@ -66,6 +68,38 @@ def test_a_pod_that_reached_something_before_and_tries_again_still_counts() -> N
     assert egress.condition([pod]).reason == "Reachable"
     said["state"] = {"terminated": {"exitCode": 0}}
     assert egress.condition([pod]).reason == "Proven"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (2, '"siem:99999" is not HOST:PORT'),
+        (137, ""),
+        (143, ""),
+        (255, ""),
+        (1, "Traceback (most recent call last): …"),
+        (137, "reachable: 10.0.0.1:443"),
+    ],
+)
+def test_a_probe_that_failed_proves_nothing_and_accuses_nobody(code: int, message: str) -> None:
+    pod = head(ready=False, proven=False)
+    ended = {"exitCode": code, "message": message, "reason": "OOMKilled" if code == 137 else "Error"}
+    (said,) = pod["status"]["initContainerStatuses"]
+    for state, before in (({"terminated": ended}, {}), ({"running": {}}, {"terminated": ended})):
+        said |= {"state": state, "lastState": before}
+        found = egress.condition([head(), pod])
+        assert (found.status, found.reason) == ("Unknown", "ProbeFailed")
+        assert str(code) in found.message
+        assert message in found.message
+    reached = head(ready=False, proven=False, message="reachable: 10.0.0.1:443")
+    assert egress.condition([pod, reached]).reason == "Reachable"
+
+
+def test_what_a_pod_reached_that_is_going_counts_no_longer() -> None:
+    going = head(ready=False, proven=False, message="reachable: 10.0.0.1:443")
+    going["metadata"]["deletionTimestamp"] = "2023-11-14T22:13:20Z"
+    assert egress.condition([going]).reason == "NotTried"
+    assert egress.condition([head(), going]).reason == "Proven"
 
 
 def waiting(seconds: float, hint: str = "") -> observe.Waiting:
