@@ -3,7 +3,6 @@
 The agent may be away, old or wrong; whatever it answers, a report comes out and nothing is raised.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from koinon.domain import canonical
 from koinon_operator import metrics
 
 log = logging.getLogger("koinon.operator")
@@ -20,6 +20,7 @@ log = logging.getLogger("koinon.operator")
 _TIMEOUT = httpx.Timeout(3.0)
 _MAX_BYTES = 2**20
 _MAX_PENDING = 100
+_MOST_SECONDS = 253_402_300_799  # the end of the year 9999, beyond which no time can be written
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def ask(url: str) -> Report:
                 text += piece
                 if len(text) > _MAX_BYTES:
                     raise ValueError("an answer of more than 1 MiB")
-            return _parse(json.loads(text)) if response.status_code == 200 else Report()
-    except (httpx.HTTPError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return _parse(canonical.decode(text)) if response.status_code == 200 else Report()
+    except Exception as error:
         log.debug("%s: %s: %s", url, type(error).__name__, error)
         return Report()
 
@@ -83,10 +84,23 @@ def _parse(said: Mapping[str, Any]) -> Report:
         connected=said.get("connected") is True,
         trouble=str(said.get("trouble") or "")[:500],
         version=str(said.get("version") or "")[:63],
-        clock_offset=float(said.get("clock_offset") or 0.0),
+        clock_offset=_number(said.get("clock_offset") or 0.0, -_MOST_SECONDS, _MOST_SECONDS),
         pending=tuple(sorted(pending)[:_MAX_PENDING]),
-        last_round=(str(last["project"]), str(last["run"]), int(last["round"]), float(last["time"])) if last else None,
+        last_round=_last_round(last) if last else None,
     )
+
+
+def _last_round(last: Mapping[str, Any]) -> tuple[str, str, int, float]:
+    number, when = int(_number(last["round"], 0, 2**53)), _number(last["time"], 0, _MOST_SECONDS)
+    return str(last["project"])[:64], str(last["run"])[:64], number, when
+
+
+def _number(value: Any, least: float, most: float) -> float:
+    """Raises ValueError for what is not within: of what comes out sums are made, and times for the API server."""
+    number = float(value)
+    if not least <= number <= most:  # NaN is within nothing
+        raise ValueError(f"{number} is absurd")
+    return number
 
 
 def _essence(report: Report) -> Report:

@@ -244,6 +244,16 @@ def test_an_agents_word_is_read(agent: tuple[str, Callable[[bytes, int], None]])
         (b'{"pending": [{}]}', 200),
         (b"{}", 503),
         (b" " * 2**21, 200),
+        (b'{"clock_offset": NaN}', 200),
+        (b'{"clock_offset": 1e400}', 200),
+        (b'{"clock_offset": -1e300}', 200),
+        (b'{"version": "\\ud800"}', 200),
+        (b"[" * 200_000, 200),
+        (b'{"last_round": {"project": "a", "run": "b", "round": 1e400, "time": 1}}', 200),
+        (b'{"last_round": {"project": "a", "run": "b", "round": -1, "time": 1}}', 200),
+        (b'{"last_round": {"project": "a", "run": "b", "round": 1, "time": NaN}}', 200),
+        (b'{"last_round": {"project": "a", "run": "b", "round": 1, "time": 1e20}}', 200),
+        (b'{"last_round": {"project": "a", "run": "b", "round": 1, "time": -1e11}}', 200),
     ],
 )
 def test_whatever_an_agent_answers_nothing_is_raised(
@@ -252,6 +262,13 @@ def test_whatever_an_agent_answers_nothing_is_raised(
     url, say = agent
     say(body, status)
     assert agents.ask(url) == Report()
+
+
+def test_what_an_agent_says_fits_into_a_status(agent: tuple[str, Callable[[bytes, int], None]]) -> None:
+    url, say = agent
+    last = {"run": "r" * 10_000, "project": "p" * 10_000, "round": 3, "time": 1_700_000_000}
+    say(json.dumps({"last_round": last}).encode(), 200)
+    assert agents.ask(url).last_round == ("p" * 64, "r" * 64, 3, 1_700_000_000.0)
 
 
 def test_only_something_new_is_told(agent: tuple[str, Callable[[bytes, int], None]]) -> None:
