@@ -1,7 +1,8 @@
 """What the operator has read: the newest version of every object that it watches. Thread-safe.
 
-Versions of one kind and namespace are numbers that grow; an older one never replaces a newer one, and what is gone never
-comes back, so that the answers to the operator's own writes, lists and the events of a watch may arrive in any order.
+Versions of one kind and namespace are numbers that grow; an older one never replaces a newer one, and what is gone
+never comes back, so that the answers to the operator's own writes, lists and the events of a watch may arrive in any
+order.
 """
 
 import threading

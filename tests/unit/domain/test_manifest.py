@@ -68,10 +68,9 @@ ANY_JSON = st.recursive(
 def test_whatever_a_document_says_it_is_invalid_or_has_a_hash(place: tuple[Any, ...], value: Any) -> None:
     try:
         found = Manifest.parse(_with(place, value))
-    except Invalid as error:
-        assert str(error).encode()
-    else:
-        assert Manifest.parse(found.encode()).digest() == found.digest()
+    except Invalid:
+        return
+    assert Manifest.parse(found.encode()).digest() == found.digest()
 
 
 @pytest.mark.parametrize(
