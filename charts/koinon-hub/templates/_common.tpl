@@ -3,7 +3,7 @@
 {{/* (dict "root" $ "component" "agent"): what selects a component's pods; never to be changed. */}}
 {{- define "koinon.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -38,11 +38,11 @@ enableServiceLinks: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .root.Values.scheduling.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.scheduling.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
@@ -60,9 +60,9 @@ affinity: {{ toYaml . | nindent 2 }}
 securityContext:
   runAsNonRoot: true
   {{- with .runAsUser }}
-  runAsUser: {{ . }}
-  runAsGroup: {{ . }}
-  fsGroup: {{ . }}
+  runAsUser: {{ int64 . }}
+  runAsGroup: {{ int64 . }}
+  fsGroup: {{ int64 . }}
   fsGroupChangePolicy: OnRootMismatch # a volume is changed once: keys in it stay for their owner alone
   {{- end }}
   seccompProfile: {type: RuntimeDefault}
@@ -78,7 +78,7 @@ securityContext:
 {{/* A list of CIDRs as peers of a NetworkPolicy. */}}
 {{- define "koinon.blocks" -}}
 {{- range . }}
-- ipBlock: {cidr: {{ . }}}
+- ipBlock: {cidr: {{ . | quote }}}
 {{- end }}
 {{- end }}
 
@@ -86,7 +86,7 @@ securityContext:
 {{- define "koinon.dns" -}}
 {{- with .Values.networkPolicy.dns -}}
 - to:
-    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace }}}}
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace | quote }}}}
       podSelector: {matchLabels: {{ toJson .podLabels }}}
     {{- include "koinon.blocks" .cidrs | nindent 4 }}
   ports:
@@ -100,9 +100,9 @@ securityContext:
 {{/* (dict "existingConfigMap" … "existingSecret" … "key" …): a volume with the CA's certificates as ca.crt. */}}
 {{- define "koinon.caVolume" -}}
 {{- if .existingConfigMap -}}
-configMap: {name: {{ .existingConfigMap }}, items: [{key: {{ .key }}, path: ca.crt}]}
+configMap: {name: {{ .existingConfigMap | quote }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}
 {{- else -}}
-secret: {secretName: {{ .existingSecret }}, items: [{key: {{ .key }}, path: ca.crt}]}
+secret: {secretName: {{ .existingSecret | quote }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}
 {{- end -}}
 {{- end }}
 
@@ -116,8 +116,8 @@ volumeClaimTemplates:
     spec:
       accessModes: [ReadWriteOnce]
       {{- with .persistence.storageClass }}
-      storageClassName: {{ . }}
+      storageClassName: {{ . | quote }}
       {{- end }}
-      resources: {requests: {storage: {{ .persistence.size }}}}
+      resources: {requests: {storage: {{ toJson .persistence.size }}}}
 {{- end }}
 {{- end }}

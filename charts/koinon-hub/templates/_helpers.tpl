@@ -1,10 +1,11 @@
+{{/* 41 characters: with -postgresql, and the 11 of the revision that Kubernetes labels pods with, they are 63. */}}
 {{- define "hub.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{ .Values.fullnameOverride | trunc 48 | trimSuffix "-" }}
+{{ .Values.fullnameOverride | trunc 41 | trimSuffix "-" }}
 {{- else if contains .Chart.Name .Release.Name -}}
-{{ .Release.Name | trunc 48 | trimSuffix "-" }}
+{{ .Release.Name | trunc 41 | trimSuffix "-" }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 48 | trimSuffix "-" }}
+{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 41 | trimSuffix "-" }}
 {{- end -}}
 {{- end }}
 
@@ -44,10 +45,10 @@ https://{{ include "hub.fullname" . }}.{{ .Release.Namespace }}.svc{{ if ne (int
 {{- if .Values.postgresql.enabled -}}
 - {name: KOINON_DATABASE, value: "postgresql://koinon@{{ $name }}-postgresql/koinon"}
 - name: PGPASSWORD # read by PostgreSQL's library, so that no URL holds it
-  valueFrom: {secretKeyRef: {name: {{ .Values.postgresql.existingSecret | default (printf "%s-postgresql" $name) }}, key: password}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.postgresql.existingSecret | default (printf "%s-postgresql" $name) | quote }}, key: password}}
 {{- else -}}
 - name: KOINON_DATABASE
-  valueFrom: {secretKeyRef: {name: {{ .Values.database.existingSecret }}, key: {{ .Values.database.key }}}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.existingSecret | quote }}, key: {{ .Values.database.key | quote }}}}
 {{- if include "hub.hasCA" . }}
 - {name: PGSSLMODE, value: verify-full}
 - {name: PGSSLROOTCERT, value: /etc/koinon/ca/ca.crt}
@@ -57,15 +58,15 @@ https://{{ include "hub.fullname" . }}.{{ .Release.Namespace }}.svc{{ if ne (int
 {{- $secret := .Values.minio.existingSecret | default (printf "%s-minio" $name) }}
 - {name: KOINON_ARTIFACTS, value: "s3://{{ $name }}-minio:9000/koinon?tls=no"}
 - name: KOINON_S3_ACCESS_KEY
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: access-key}}
+  valueFrom: {secretKeyRef: {name: {{ $secret | quote }}, key: access-key}}
 - name: KOINON_S3_SECRET_KEY
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: secret-key}}
+  valueFrom: {secretKeyRef: {name: {{ $secret | quote }}, key: secret-key}}
 {{- else }}
 - {name: KOINON_ARTIFACTS, value: {{ .Values.artifacts.url | quote }}}
 - name: KOINON_S3_ACCESS_KEY
-  valueFrom: {secretKeyRef: {name: {{ .Values.artifacts.existingSecret }}, key: {{ .Values.artifacts.accessKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.artifacts.existingSecret | quote }}, key: {{ .Values.artifacts.accessKey | quote }}}}
 - name: KOINON_S3_SECRET_KEY
-  valueFrom: {secretKeyRef: {name: {{ .Values.artifacts.existingSecret }}, key: {{ .Values.artifacts.secretKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.artifacts.existingSecret | quote }}, key: {{ .Values.artifacts.secretKey | quote }}}}
 {{- end }}
 {{- if include "hub.hasCA" . }}
 - {name: SSL_CERT_FILE, value: /etc/koinon/ca/ca.crt}

@@ -46,7 +46,7 @@
 
 {{/* What the agent reads; see koinon/agent/config.py. */}}
 {{- define "site.settings" -}}
-name: {{ include "site.name" . }}
+name: {{ include "site.name" . | quote }}
 hub: {{ .Values.hub.url | quote }}
 {{- if include "site.hasCA" . }}
 hub_ca: /etc/koinon/hub-ca/ca.crt
@@ -56,10 +56,10 @@ proxy: {{ . | quote }}
 {{- end }}
 datasets:
   {{- range .Values.datasets }}
-  {{ .name }}: {{ printf "/data/%s/%s" .name .path | quote }}
+  {{ .name | quote }}: {{ printf "/data/%s/%s" .name .path | quote }}
   {{- end }}
 kubernetes:
-  work_namespace: {{ include "site.work" . }}
+  work_namespace: {{ include "site.work" . | quote }}
 {{- end }}
 
 {{/* The Site, as JSON. */}}

@@ -89,14 +89,21 @@ def helm(*arguments: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def text(chart: str, values: Mapping[str, Any], *options: str, namespace: str = "lyon", folder: Path = CHARTS) -> str:
-    """Everything that a release `it` of the chart has, hooks included. Raises Refused."""
-    return _rendered(folder / chart, yaml.safe_dump(dict(values)), namespace, options)
+def text(
+    chart: str,
+    values: Mapping[str, Any],
+    *options: str,
+    release: str = "it",
+    namespace: str = "lyon",
+    folder: Path = CHARTS,
+) -> str:
+    """Everything that a release of the chart has, hooks included. Raises Refused."""
+    return _rendered(folder / chart, yaml.safe_dump(dict(values)), release, namespace, options)
 
 
 @cache  # many tests look at the same release
-def _rendered(chart: Path, values: str, namespace: str, options: tuple[str, ...]) -> str:
-    return helm("template", "it", str(chart), "-n", namespace, "-f", "-", *options, stdin=values)
+def _rendered(chart: Path, values: str, release: str, namespace: str, options: tuple[str, ...]) -> str:
+    return helm("template", release, str(chart), "-n", namespace, "-f", "-", *options, stdin=values)
 
 
 def objects(chart: str, values: Mapping[str, Any], *options: str, **where: Any) -> list[Object]:

@@ -145,14 +145,7 @@ def test_volumes_outlive_the_release(part: str) -> None:
     [("hub", "hub-koinon-hub"), ("koinon-hub", "koinon-hub"), ("my-koinon-hub-2", "my-koinon-hub-2")],
 )
 def test_names(given: str, wanted: str) -> None:
-    printed = render.helm(
-        "template",
-        given,
-        str(render.CHARTS / "koinon-hub"),
-        "-f",
-        str(render.CHARTS / "koinon-hub" / "values-trial.yaml"),
-    )
-    assert f"\n  name: {wanted}\n" in printed
+    assert one(render.objects("koinon-hub", TRIAL, release=given), "StatefulSet", wanted)
 
 
 def test_policies_open_what_is_needed_and_nothing_else() -> None:

@@ -113,6 +113,8 @@ def test_lint(chart: str, name: str, values: Any) -> None:
 BAD = [
     ("koinon-hub", {"gateway": {"replicas": 2}}, "gateway/replicas"),
     ("koinon-hub", {"gatway": {}}, "gatway"),
+    ("koinon-hub", {"fullnameOverride": "h" * 42}, "fullnameOverride"),
+    ("koinon-hub", {"fullnameOverride": "4"}, "fullnameOverride"),
     ("koinon-hub", {"gateway": {"image": {"registry": "elsewhere"}}}, "registry"),
     ("koinon-hub", {"gateway": {"image": {"digest": "sha256:123"}}}, "gateway/image/digest"),
     ("koinon-hub", {"gateway": {"runAsUser": 0}}, "gateway/runAsUser"),
