@@ -89,6 +89,19 @@ def test_what_can_never_change_is_refused_before_anything_does(definitions: None
     assert hospital.site()["spec"]["hub"]["cidrs"] == ["192.0.2.7/32"]
 
 
+@pytest.mark.timeout(600)
+def test_an_upgrade_mends_a_hospital_that_never_reached_its_hub(definitions: None, hospital: Hospital) -> None:
+    def agent() -> str:
+        found = kubectl.get("pod", "koinon-agent-0", hospital.home) or {}
+        return str(found.get("metadata", {}).get("uid", ""))
+
+    without = {"crds": {"install": False}}
+    hospital.install(**without, hub={"url": "https://wrong.example.org"})
+    wrong = kubectl.until(agent, "there is an agent", 60)
+    hospital.install(**without)
+    kubectl.until(lambda: agent() not in ("", wrong), "the agent is another one", 90)
+
+
 MAY = {
     "home": [("list", "sites.koinon.dev"), ("watch", "grants.koinon.dev"), ("create", "events")],
     "work": [("create", "rayclusters.ray.io"), ("delete", "pods"), ("create", "networkpolicies.networking.k8s.io")],

@@ -116,6 +116,11 @@ def test_no_disruption_budget_for_one_replica(release: list[Object]) -> None:
     assert all(o["spec"]["replicas"] <= 1 for o in release if o["kind"] in ("StatefulSet", "Deployment"))
 
 
+def test_an_upgrade_replaces_a_pod_that_never_got_ready(release: list[Object]) -> None:
+    sets = [o["spec"] for o in release if o["kind"] == "StatefulSet"]
+    assert [spec.get("podManagementPolicy") for spec in sets] == ["Parallel"] * len(sets) != []
+
+
 def variants(registry: str) -> Iterator[tuple[str, Object]]:
     for chart, _, values in render.CASES:
         yield chart, render.merged(values, {"image": {"registry": registry}})
