@@ -90,6 +90,17 @@ def test_existing_secrets_replace_the_generated_ones() -> None:
     assert {"name": "MINIO_ROOT_PASSWORD", "valueFrom": secret_key("s3", "secret-key")} in root
 
 
+def test_without_generated_secrets_two_renderings_are_the_same() -> None:
+    values = render.merged(TRIAL, {
+        "generateSecrets": False,
+        "tls": {"generate": False, "existingSecret": "cert"},
+        "postgresql": {"existingSecret": "db"},
+        "minio": {"existingSecret": "s3"},
+        "monitoring": {"serviceMonitor": {"enabled": True, "existingSecret": "metrics"}},
+    })  # fmt: skip
+    assert release(values) == release(values | {"gateway": {}})  # which is rendered anew
+
+
 def test_the_generated_certificate_names_all_its_addresses() -> None:
     values = TRIAL | {"tls": {"generate": True, "names": ["hub.example.org", "192.0.2.7", "2001:db8::7"]}}
     secret = one(release(values), "Secret", f"{NAME}-tls")

@@ -1,5 +1,6 @@
 """Monitors, rules and dashboards of both charts, with files that stand in for those that are there."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -80,6 +81,19 @@ def test_prometheus_shows_the_token_that_the_gateway_wants(given: str) -> None:
     assert token == {"secretKeyRef": {"name": name, "key": "token"}}
     made = [o for o in found if o["kind"] == "Secret" and o["metadata"]["name"] == name]
     assert [list(o["data"]) for o in made] == ([] if given else [["token"]])
+
+
+def test_another_generated_token_is_another_gateway() -> None:
+    def annotations(**more: Any) -> tuple[Any, str]:
+        own = {"gateway": {"podAnnotations": {"a": "b"}}}
+        found = render.objects("koinon-hub", monitored("koinon-hub", serviceMonitor=more) | own)
+        tokens = [o["data"]["token"] for o in found if o["metadata"]["name"].endswith("-metrics")]
+        [gateway] = [o for o in found if o["kind"] == "StatefulSet" and o["metadata"]["name"] == "it-koinon-hub"]
+        return gateway["spec"]["template"]["metadata"]["annotations"], "".join(tokens)
+
+    found, token = annotations()
+    assert found == {"a": "b", "checksum/metrics-token": hashlib.sha256(token.encode()).hexdigest()}
+    assert annotations(existingSecret="ours") == ({"a": "b"}, "")
 
 
 def test_ray_pods_are_read_by_their_port() -> None:

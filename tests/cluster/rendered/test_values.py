@@ -168,6 +168,8 @@ CONTRADICTIONS = [
      "artifacts.cidrs is empty"),
     ("koinon-hub", {"privateCA": {"existingSecret": "a", "existingConfigMap": "b"}}, "contradict each other"),
     ("koinon-hub", {"service": {"nodePort": 30000}}, "needs service.type NodePort"),
+    ("koinon-hub", {"generateSecrets": False, "monitoring": {"serviceMonitor": {"enabled": True}}},
+     "give minio.existingSecret, monitoring.serviceMonitor.existingSecret, postgresql.existingSecret, tls.existing"),
     ("koinon-site", {"workNamespace": {"name": "lyon"}}, "the release's own namespace"),
     ("koinon-site", {"hub": {"ca": {"existingSecret": "a", "existingConfigMap": "b"}}}, "contradict each other"),
     ("koinon-site", {"proxy": {"url": "http://proxy:3128"}}, "proxy.cidrs is empty"),
