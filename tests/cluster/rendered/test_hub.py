@@ -11,6 +11,11 @@ from tests.cluster.rendered.render import EVERYTHING, TRIAL, Object, one
 
 EXTERNAL: Object = next(values for chart, name, values in EVERYTHING if (chart, name) == ("koinon-hub", "external"))
 NAME = "it-koinon-hub"
+AT_INGRESS: Object = {
+    "tls": {"atIngress": True},
+    "ingress": {"enabled": True, "host": "hub.example.org"},
+    "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]},
+}
 
 
 def release(values: Any) -> list[Object]:
@@ -93,7 +98,7 @@ def test_existing_secrets_replace_the_generated_ones() -> None:
 def test_without_generated_secrets_two_renderings_are_the_same() -> None:
     values = render.merged(TRIAL, {
         "generateSecrets": False,
-        "tls": {"generate": False, "existingSecret": "cert"},
+        "tls": {"generate": False, "existingSecret": "cert", "names": ["hub.example.org"]},
         "postgresql": {"existingSecret": "db"},
         "minio": {"existingSecret": "s3"},
         "monitoring": {"serviceMonitor": {"enabled": True, "existingSecret": "metrics"}},
@@ -118,8 +123,7 @@ def test_the_generated_certificate_names_all_its_addresses() -> None:
 
 
 def test_tls_may_end_at_the_ingress() -> None:
-    values = TRIAL | {"tls": {"atIngress": True}, "ingress": {"enabled": True, "host": "hub.example.org"}}
-    found = release(values)
+    found = release(TRIAL | AT_INGRESS)
     assert {"KOINON_TLS_CERT", "KOINON_TLS_KEY"} & environment(found).keys() == set()
     assert environment(found)["KOINON_URL"] == "https://hub.example.org"
     assert gateway(found)["readinessProbe"]["httpGet"]["scheme"] == "HTTP"
@@ -191,6 +195,24 @@ def test_policies_can_narrow_who_comes_in_and_be_left_out() -> None:
     assert rule["from"][:1] == peers
     assert rule["from"][1]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
     assert not [o for o in release(TRIAL | {"networkPolicy": {"enabled": False}}) if o["kind"] == "NetworkPolicy"]
+
+
+def test_prometheus_comes_in_beside_those_that_are_named() -> None:
+    peers: list[Object] = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+    values = TRIAL | {"networkPolicy": {"from": peers}, "monitoring": {"namespace": "watching"}}
+    [rule] = one(release(values), "NetworkPolicy", NAME)["spec"]["ingress"]
+    watching = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "watching"}}}
+    assert rule["from"][:2] == [*peers, watching]
+    [rule] = one(release(TRIAL | {"monitoring": {"namespace": "watching"}}), "NetworkPolicy", NAME)["spec"]["ingress"]
+    assert "from" not in rule  # everybody, still
+
+
+def test_the_service_says_who_comes() -> None:
+    spec = one(release(EXTERNAL), "Service", NAME)["spec"]
+    assert spec["externalTrafficPolicy"] == "Local"
+    assert spec["loadBalancerSourceRanges"] == ["198.51.100.0/24"]
+    spec = one(release(TRIAL), "Service", NAME)["spec"]
+    assert not spec.keys() & {"externalTrafficPolicy", "loadBalancerSourceRanges"}
 
 
 def test_nothing_is_of_the_cluster() -> None:

@@ -66,6 +66,12 @@ def test_the_hub_is_verified_when_it_is_read() -> None:
     own = {"serverName": "it-koinon-hub", "ca": {"secret": {"name": "it-koinon-hub-tls", "key": "ca.crt"}}}
     assert tls(monitored("koinon-hub")) == own
     assert tls(monitored("koinon-hub", serviceMonitor={"tlsConfig": {"serverName": "x"}})) == {"serverName": "x"}
+    bought = monitored("koinon-hub") | {"tls": {"existingSecret": "t", "names": ["hub.example.org", "h"]}}
+    assert tls(bought) == {"serverName": "hub.example.org"}
+    ingress = {"enabled": True, "host": "outside.example.org"}
+    assert tls(bought | {"tls": {"existingSecret": "t"}, "ingress": ingress}) == {"serverName": "outside.example.org"}
+    inside = {"tls": {"atIngress": True}, "ingress": ingress, "networkPolicy": {"from": [{"podSelector": {}}]}}
+    assert tls(monitored("koinon-hub", namespace="watching") | inside) is None  # plain HTTP
 
 
 @pytest.mark.parametrize("given", ["", "our-token"])

@@ -154,10 +154,15 @@ def test_a_wrong_value_is_refused_by_name(chart: str, wrong: Any, where: str) ->
     assert "schema" in str(refused.value)
 
 
+MONITOR = {"serviceMonitor": {"enabled": True}}
+AT_INGRESS = {"tls": {"generate": False, "atIngress": True}, "ingress": {"enabled": True, "host": "hub.example.org"}}
 CONTRADICTIONS = [
     ("koinon-hub", {"tls": {"existingSecret": "x"}}, "TLS: set one of"),
     ("koinon-hub", {"tls": {"generate": False}}, "TLS: set one of"),
     ("koinon-hub", {"tls": {"generate": False, "atIngress": True}}, "needs ingress.enabled"),
+    ("koinon-hub", AT_INGRESS | {"service": {"type": "LoadBalancer"}}, "a LoadBalancer would serve plain HTTP"),
+    ("koinon-hub", AT_INGRESS | {"service": {"type": "NodePort"}}, "a NodePort would serve plain HTTP"),
+    ("koinon-hub", AT_INGRESS, "needs networkPolicy.from"),
     ("koinon-hub", {"ingress": {"enabled": True}}, "needs ingress.host"),
     ("koinon-hub", {"database": {"existingSecret": "x"}}, "which database"),
     ("koinon-hub", {"postgresql": {"enabled": False}}, "needs a database"),
@@ -168,7 +173,13 @@ CONTRADICTIONS = [
      "artifacts.cidrs is empty"),
     ("koinon-hub", {"privateCA": {"existingSecret": "a", "existingConfigMap": "b"}}, "contradict each other"),
     ("koinon-hub", {"service": {"nodePort": 30000}}, "needs service.type NodePort"),
-    ("koinon-hub", {"generateSecrets": False, "monitoring": {"serviceMonitor": {"enabled": True}}},
+    ("koinon-hub", {"service": {"externalTrafficPolicy": "Local"}}, "needs service.type NodePort or LoadBalancer"),
+    ("koinon-hub", {"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}, "needs service.type LoadBalancer"),
+    ("koinon-hub", {"monitoring": MONITOR, "networkPolicy": {"from": [{"podSelector": {}}]}},
+     "networkPolicy.from needs monitoring.namespace"),
+    ("koinon-hub", {"monitoring": MONITOR, "tls": {"generate": False, "existingSecret": "t"}},
+     "needs a name in tls.names"),
+    ("koinon-hub", {"generateSecrets": False, "monitoring": MONITOR},
      "give minio.existingSecret, monitoring.serviceMonitor.existingSecret, postgresql.existingSecret, tls.existing"),
     ("koinon-site", {"workNamespace": {"name": "lyon"}}, "the release's own namespace"),
     ("koinon-site", {"hub": {"ca": {"existingSecret": "a", "existingConfigMap": "b"}}}, "contradict each other"),
