@@ -75,6 +75,11 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* (dict "url" … "otherwise" 443): the port of a URL. */}}
+{{- define "koinon.port" -}}
+{{- regexFind ":[0-9]+$" (urlParse .url).host | trimPrefix ":" | default .otherwise -}}
+{{- end }}
+
 {{/* A list of CIDRs as peers of a NetworkPolicy. */}}
 {{- define "koinon.blocks" -}}
 {{- range . }}

@@ -34,6 +34,12 @@ https://{{ include "hub.fullname" . }}.{{ .Release.Namespace }}.svc{{ if ne (int
 {{ get $found .key | default (randAlphaNum 32 | b64enc) }}
 {{- end }}
 
+{{- define "hub.artifactsPort" -}}
+{{- with .Values.artifacts.url -}}
+{{ include "koinon.port" (dict "url" . "otherwise" (ternary 80 443 (hasSuffix "?tls=no" .))) }}
+{{- end -}}
+{{- end }}
+
 {{/* Name of the Secret whose token lets Prometheus read metrics. */}}
 {{- define "hub.metricsSecret" -}}
 {{- .Values.monitoring.serviceMonitor.existingSecret | default (printf "%s-metrics" (include "hub.fullname" .)) -}}

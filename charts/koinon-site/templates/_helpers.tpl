@@ -9,19 +9,11 @@
 {{/* A cluster answers: lookups tell something. */}}
 {{- define "site.online" -}}{{ if lookup "v1" "Namespace" "" "kube-system" }}yes{{ end }}{{- end }}
 
-{{/* The port of a URL. */}}
-{{- define "site.port" -}}
-{{- $found := regexFind ":[0-9]+$" (urlParse .).host -}}
-{{- if $found }}{{ trimPrefix ":" $found }}{{ else if hasPrefix "https:" . }}443{{ else }}80{{ end -}}
-{{- end }}
-
 {{/* Where the agent goes to reach the hub, as JSON {cidrs, port}. */}}
 {{- define "site.outside" -}}
-{{- if .Values.proxy.url -}}
-{{ dict "cidrs" .Values.proxy.cidrs "port" (include "site.port" .Values.proxy.url | int) | toJson }}
-{{- else -}}
-{{ dict "cidrs" .Values.hub.cidrs "port" (include "site.port" .Values.hub.url | int) | toJson }}
-{{- end -}}
+{{- $to := ternary .Values.proxy .Values.hub (ne .Values.proxy.url "") -}}
+{{- $port := include "koinon.port" (dict "url" $to.url "otherwise" (ternary 443 80 (hasPrefix "https:" $to.url))) -}}
+{{ dict "cidrs" $to.cidrs "port" (int $port) | toJson }}
 {{- end }}
 
 {{/* The API server's addresses and ports, as JSON {cidrs, ports}: as given, or as the cluster says. */}}

@@ -160,7 +160,6 @@ def test_database_and_store_elsewhere_under_a_private_ca(new_namespace: Callable
                 "url": f"s3://{names['store']}:9000/koinon",
                 "existingSecret": "hub-s3",
                 "cidrs": address("store"),
-                "port": 9000,
             },
             "privateCA": {"existingConfigMap": "our-ca"},
         },

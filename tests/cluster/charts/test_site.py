@@ -85,7 +85,7 @@ def test_what_can_never_change_is_refused_before_anything_does(definitions: None
         hospital.install(**without, workNamespace={"name": "elsewhere", "create": True})
     # What only the API server knows to be wrong comes back through the job that declares the Site.
     with pytest.raises(kubectl.Failed, match="This is no network"):
-        hospital.install(**without, hub={"cidrs": ["999.0.2.7/32"]}, networkPolicy={"enabled": False})
+        hospital.install(**without, hub={"cidrs": ["1:2:3/64"]}, networkPolicy={"enabled": False})
     assert hospital.site()["spec"]["hub"]["cidrs"] == ["192.0.2.7/32"]
 
 

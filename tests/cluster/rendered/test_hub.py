@@ -189,6 +189,16 @@ def test_policies_for_parts_outside() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("s3://s/b", 443), ("s3://s:9000/b", 9000), ("s3://s/b?tls=no", 80), ("s3://s:9000/b?tls=no", 9000),
+     ("s3://[2001:db8::7]/b", 443), ("s3://[2001:db8::7]:9000/b", 9000)],
+)  # fmt: skip
+def test_the_store_s_port_is_the_url_s(url: str, port: int) -> None:
+    egress = one(release(render.merged(EXTERNAL, {"artifacts": {"url": url}})), "NetworkPolicy", NAME)["spec"]["egress"]
+    assert egress[-1]["ports"] == [{"protocol": "TCP", "port": port}]
+
+
 def test_policies_can_narrow_who_comes_in_and_be_left_out() -> None:
     peers = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
     [rule] = one(release(TRIAL | {"networkPolicy": {"from": peers}}), "NetworkPolicy", NAME)["spec"]["ingress"]

@@ -126,6 +126,12 @@ BAD = [
     ("koinon-hub", {"service": {"type": "ExternalName"}}, "service/type"),
     ("koinon-hub", {"image": {"pullPolicy": "Sometimes"}}, "image/pullPolicy"),
     ("koinon-hub", {"networkPolicy": {"from": [{}]}}, "networkPolicy/from"),
+    (
+        "koinon-hub",
+        {"networkPolicy": {"from": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}},
+        "networkPolicy/from",
+    ),
+    ("koinon-hub", {"artifacts": {"port": 9000}}, "port"),
     ("koinon-site", {"agent": {"replicas": 2}}, "agent/replicas"),
     ("koinon-site", {"operator": {"replicas": 2}}, "operator/replicas"),
     ("koinon-site", {"site": {"root": "AB" * 32}}, "site/root"),
@@ -156,6 +162,19 @@ def test_a_wrong_value_is_refused_by_name(chart: str, wrong: Any, where: str) ->
 
 MONITOR = {"serviceMonitor": {"enabled": True}}
 AT_INGRESS = {"tls": {"generate": False, "atIngress": True}, "ingress": {"enabled": True, "host": "hub.example.org"}}
+NETWORKS = ["0.0.0.0/0", "192.0.2.255/32", "::/0", "::1/128", "2001:db8::7/64", "1:2:3:4:5:6:7:8/128"]
+NO_NETWORKS = [
+    "192.0.2.7", "192.0.2.256/32", "192.0.2/24", "192.0.2.7/33", "010.0.0.1/8",
+    "1:2:3:4:5:6:7:8:9/64", "::/129", "a/8", ":/8",
+]  # fmt: skip
+
+
+def test_networks_are_known_from_what_is_none() -> None:
+    pattern = schema_of("koinon-site")["definitions"]["cidr"]["pattern"]
+    assert [text for text in NETWORKS if not re.search(pattern, text)] == []
+    assert [text for text in NO_NETWORKS if re.search(pattern, text)] == []
+
+
 CONTRADICTIONS = [
     ("koinon-hub", {"tls": {"existingSecret": "x"}}, "TLS: set one of"),
     ("koinon-hub", {"tls": {"generate": False}}, "TLS: set one of"),
