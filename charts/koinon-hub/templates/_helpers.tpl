@@ -55,10 +55,9 @@ https://{{ include "hub.fullname" . }}.{{ .Release.Namespace }}.svc{{ if ne (int
 {{- else -}}
 - name: KOINON_DATABASE
   valueFrom: {secretKeyRef: {name: {{ .Values.database.existingSecret | quote }}, key: {{ .Values.database.key | quote }}}}
-{{- if include "hub.hasCA" . }}
 - {name: PGSSLMODE, value: verify-full}
-- {name: PGSSLROOTCERT, value: /etc/koinon/ca/ca.crt}
-{{- end }}
+- name: PGSSLROOTCERT # the image's file, since with "system" a URL could not choose its own sslmode
+  value: {{ ternary "/etc/koinon/ca/ca.crt" "/etc/ssl/certs/ca-certificates.crt" (eq (include "hub.hasCA" .) "yes") }}
 {{- end }}
 {{- if .Values.minio.enabled }}
 {{- $secret := .Values.minio.existingSecret | default (printf "%s-minio" $name) }}

@@ -80,7 +80,13 @@ def test_a_private_ca_from_a_secret() -> None:
     assert volumes["ca"]["secret"] == {"secretName": "our-ca", "items": [{"key": "chain.pem", "path": "ca.crt"}]}
 
 
-def test_the_bundled_database_knows_no_private_ca() -> None:
+def test_without_a_private_ca_the_public_ones_verify_the_database() -> None:
+    found = environment(release(EXTERNAL | {"privateCA": {}}))
+    assert found["PGSSLMODE"] == "verify-full"
+    assert f'Path("{found["PGSSLROOTCERT"]}")' in (render.ROOT / "services" / "images" / "rootfs.py").read_text()
+
+
+def test_the_bundled_database_has_no_certificate() -> None:
     assert "PGSSLMODE" not in environment(release(TRIAL | {"privateCA": {"existingConfigMap": "our-ca"}}))
 
 

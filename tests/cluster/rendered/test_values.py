@@ -160,8 +160,6 @@ def test_a_wrong_value_is_refused_by_name(chart: str, wrong: Any, where: str) ->
     assert "schema" in str(refused.value)
 
 
-MONITOR = {"serviceMonitor": {"enabled": True}}
-AT_INGRESS = {"tls": {"generate": False, "atIngress": True}, "ingress": {"enabled": True, "host": "hub.example.org"}}
 NETWORKS = ["0.0.0.0/0", "192.0.2.255/32", "::/0", "::1/128", "2001:db8::7/64", "1:2:3:4:5:6:7:8/128"]
 NO_NETWORKS = [
     "192.0.2.7", "192.0.2.256/32", "192.0.2/24", "192.0.2.7/33", "010.0.0.1/8",
@@ -175,6 +173,8 @@ def test_networks_are_known_from_what_is_none() -> None:
     assert [text for text in NO_NETWORKS if re.search(pattern, text)] == []
 
 
+MONITOR = {"serviceMonitor": {"enabled": True}}
+AT_INGRESS = {"tls": {"generate": False, "atIngress": True}, "ingress": {"enabled": True, "host": "hub.example.org"}}
 CONTRADICTIONS = [
     ("koinon-hub", {"tls": {"existingSecret": "x"}}, "TLS: set one of"),
     ("koinon-hub", {"tls": {"generate": False}}, "TLS: set one of"),
