@@ -20,6 +20,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }
 {{- define "koinon.image" -}}
 {{- $registry := trimSuffix "/" .root.Values.image.registry -}}
 {{- $name := .image.repository -}}
+{{- if and $registry (contains ":" $name) -}}
+{{- fail (printf "image.registry and the registry in %s contradict each other: give one." $name) -}}
+{{- end -}}
 {{- if $registry }}{{ $name = printf "%s/%s" $registry $name }}{{ end -}}
 {{- if .image.digest -}}
 {{ $name }}@{{ .image.digest }}

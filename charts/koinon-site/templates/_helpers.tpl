@@ -11,7 +11,8 @@
 
 {{/* Where the agent goes to reach the hub, as JSON {cidrs, port}. */}}
 {{- define "site.outside" -}}
-{{- $to := ternary .Values.proxy .Values.hub (ne .Values.proxy.url "") -}}
+{{- $to := .Values.hub -}}
+{{- if .Values.proxy.url }}{{ $to = .Values.proxy }}{{ end -}}
 {{- $port := include "koinon.port" (dict "url" $to.url "otherwise" (ternary 443 80 (hasPrefix "https:" $to.url))) -}}
 {{ dict "cidrs" $to.cidrs "port" (int $port) | toJson }}
 {{- end }}
@@ -54,15 +55,18 @@ kubernetes:
   work_namespace: {{ include "site.work" . | quote }}
 {{- end }}
 
-{{/* The Site, as JSON. */}}
+{{/* The Site, as JSON. Its kind knows no 7.5, but "7.5". */}}
 {{- define "site.object" -}}
+{{- $quota := merge (dict
+  "cpu" (toJson .Values.quota.cpu | trimAll "\"")
+  "memory" (toJson .Values.quota.memory | trimAll "\"")) .Values.quota -}}
 {{- $spec := dict
   "hub" (dict "url" .Values.hub.url "cidrs" .Values.hub.cidrs)
   "root" .Values.site.root
   "workNamespace" (include "site.work" .)
   "images" (dict "worker" (include "koinon.image" (dict "root" . "image" .Values.worker.image)))
   "datasets" .Values.datasets
-  "quota" .Values.quota
+  "quota" $quota
   "requestPercent" .Values.worker.requestPercent -}}
 {{- $secrets := list -}}
 {{- range .Values.image.pullSecrets }}{{ $secrets = append $secrets (dict "name" .) }}{{ end -}}

@@ -1,5 +1,6 @@
 """What every pod of both charts holds to, hooks included, whatever the values."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,16 @@ def test_every_container_says_what_it_needs(release: list[Object]) -> None:
         for container in render.containers(pod):
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), name
             assert "memory" in container["resources"]["limits"], name
+
+
+def test_quantities_may_be_numbers() -> None:
+    resources = {"requests": {"cpu": 0.5, "memory": 34359738368}, "limits": {"memory": 34359738368}}
+    values = render.merged(SITE, {"agent": {"resources": resources}, "quota": {"cpu": 7.5, "memory": 34359738368}})
+    found = render.objects("koinon-site", values)
+    [pod] = [pod for name, pod in render.pods(found) if name == "StatefulSet koinon-agent"]
+    assert pod["containers"][0]["resources"] == resources
+    site = json.loads(render.one(found, "ConfigMap", "koinon-site")["data"]["site.json"])
+    assert site["spec"]["quota"] == {"cpu": "7.5", "memory": "34359738368", "pods": 20, "gpus": 0}
 
 
 def test_only_the_operator_s_jobs_have_a_token_of_the_api(release: list[Object]) -> None:
@@ -153,6 +164,8 @@ def test_the_images_are_those_of_the_dockerfile() -> None:
 def test_tag_and_digest() -> None:
     found = set(render.images(render.objects("koinon-site", SITE | {"image": {"tag": "2.0", "pullPolicy": "Never"}})))
     assert found == {"koinon-agent:2.0", "koinon-operator:2.0", "koinon-worker:2.0"}
+    elsewhere = render.merged(SITE, {"agent": {"image": {"repository": "registry.example.org:5000/x/agent"}}})
+    assert "registry.example.org:5000/x/agent:0.1.0" in set(render.images(render.objects("koinon-site", elsewhere)))
     digest = "sha256:" + "0" * 64
     pinned = render.merged(SITE, {"agent": {"image": {"digest": digest}}})
     assert f"koinon-agent@{digest}" in set(render.images(render.objects("koinon-site", pinned)))

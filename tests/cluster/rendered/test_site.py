@@ -40,7 +40,7 @@ def test_the_site_says_what_the_values_say() -> None:
         "images": {"worker": "registry.hospital.example:5000/koinon/koinon-worker@sha256:" + "0" * 64},
         "imagePullSecrets": [{"name": "pull-key"}],
         "datasets": ALL["datasets"],
-        "quota": {"cpu": 64, "memory": "256Gi", "pods": 40, "gpus": 4},
+        "quota": {"cpu": "64", "memory": "256Gi", "pods": 40, "gpus": 4},
         "egressProbes": ["192.0.2.30:443", "192.0.2.31:514/udp"],
         "requestPercent": 50,
         "monitoringNamespace": "monitoring",

@@ -160,6 +160,18 @@ def test_a_wrong_value_is_refused_by_name(chart: str, wrong: Any, where: str) ->
     assert "schema" in str(refused.value)
 
 
+@pytest.mark.parametrize("chart", NAMES)
+def test_a_group_of_values_cannot_be_taken_away(chart: str, readme: ModuleType) -> None:
+    paths = [path for path, _, _ in readme.leaves((CHARTS / chart / "values.yaml").read_text())]
+    groups = {path.rpartition(".")[0] for path in paths} - {""}
+    for group in groups | {group.partition(".")[0] for group in groups} | {"networkPolicy.enabled"}:
+        nothing: Any = None
+        for name in reversed(group.split(".")):
+            nothing = {name: nothing}
+        with pytest.raises(Refused, match=f"schema(.|\n)*'{group.rpartition('.')[2]}'"):
+            render.text(chart, render.merged(SITE if chart == "koinon-site" else TRIAL, nothing))
+
+
 NETWORKS = ["0.0.0.0/0", "192.0.2.255/32", "::/0", "::1/128", "2001:db8::7/64", "1:2:3:4:5:6:7:8/128"]
 NO_NETWORKS = [
     "192.0.2.7", "192.0.2.256/32", "192.0.2/24", "192.0.2.7/33", "010.0.0.1/8",
@@ -190,6 +202,7 @@ CONTRADICTIONS = [
     ("koinon-hub", {"minio": {"enabled": False}}, "needs an object store"),
     ("koinon-hub", {"minio": {"enabled": False}, "artifacts": {"url": "s3://s/b", "existingSecret": "x"}},
      "artifacts.cidrs is empty"),
+    ("koinon-hub", {"image": {"registry": "a"}, "gateway": {"image": {"repository": "b:5/hub"}}}, "the registry in b"),
     ("koinon-hub", {"privateCA": {"existingSecret": "a", "existingConfigMap": "b"}}, "contradict each other"),
     ("koinon-hub", {"service": {"nodePort": 30000}}, "needs service.type NodePort"),
     ("koinon-hub", {"service": {"externalTrafficPolicy": "Local"}}, "needs service.type NodePort or LoadBalancer"),
