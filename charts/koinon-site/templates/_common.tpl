@@ -31,7 +31,8 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }
 {{- end -}}
 {{- end }}
 
-{{/* (dict "root" $ "account" name or nil): what every pod has in common; a token of the API only where there is an account. */}}
+{{/* (dict "root" $ "account" name or nil "scheduling" other values than the chart's, or nil): what every pod has in common; a
+token of the API only where there is an account. */}}
 {{- define "koinon.pod" -}}
 {{- with .account -}}
 serviceAccountName: {{ . }}
@@ -44,17 +45,19 @@ imagePullSecrets:
   - name: {{ . | quote }}
   {{- end }}
 {{- end }}
-{{- with .root.Values.scheduling.priorityClassName }}
+{{- with .scheduling | default .root.Values.scheduling }}
+{{- with .priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
-{{- with .root.Values.scheduling.nodeSelector }}
+{{- with .nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .root.Values.scheduling.tolerations }}
+{{- with .tolerations }}
 tolerations: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .root.Values.scheduling.affinity }}
+{{- with .affinity }}
 affinity: {{ toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -187,7 +187,18 @@ def test_scheduling_reaches_every_long_lived_pod() -> None:
     }
     for chart, _, values in render.CASES:
         for name, pod in render.pods(render.objects(chart, values | {"scheduling": wanted})):
-            assert {key: pod[key] for key in wanted} == wanted, name
+            if "no-egress" not in name:
+                assert {key: pod[key] for key in wanted} == wanted, name
+
+
+def test_the_walls_are_tried_on_the_nodes_of_research_code() -> None:
+    wanted: dict[str, Any] = {"nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    other = {"nodeSelector": {"a": "b"}, "affinity": {"podAntiAffinity": {}}, "priorityClassName": "high"}
+    for worker in (wanted, {}):
+        found = render.objects("koinon-site", render.merged(SITE, {"worker": worker, "scheduling": other}))
+        [job] = [pod for name, pod in render.pods(found) if name == "Job koinon-no-egress"]
+        keys = {"nodeSelector", "tolerations", "affinity", "priorityClassName"}
+        assert {key: item for key, item in job.items() if key in keys} == worker
 
 
 def test_a_platform_may_choose_the_users() -> None:
