@@ -40,8 +40,11 @@ def no_definitions(cluster: Cluster) -> Iterator[None]:
     found = [name for name in _NAMES if kubectl.get("customresourcedefinition", name)]
     if any(kubectl.find(name) for name in found):
         lacking("this cluster has hospitals, and this test is of the first one")
-    remove = ("delete", "customresourcedefinition", *_NAMES, "--ignore-not-found", "--timeout=120s")
-    kubectl.run(*remove, seconds=130)
+
+    def remove() -> None:
+        kubectl.run("delete", "customresourcedefinition", *_NAMES, "--ignore-not-found", "--timeout=120s", seconds=130)
+        kubectl.run("delete", "clusterrole", "koinon-view", "koinon-admin", "--ignore-not-found")
+
+    remove()
     yield
-    kubectl.run(*remove, seconds=130)
-    kubectl.run("delete", "clusterrole", "koinon-view", "koinon-admin", "--ignore-not-found")
+    remove()

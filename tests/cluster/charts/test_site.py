@@ -70,6 +70,8 @@ def test_the_first_hospital_from_install_to_uninstall(no_definitions: None, hosp
     releases.require_left(hospital.home, {"secret/koinon-agent", "persistentvolumeclaim/data-koinon-agent-0"})
     releases.require_left(hospital.work, set())
     kept = kubectl.run("get", "customresourcedefinition", "-o", "name").split()
+    kept += kubectl.run("get", "clusterrole", "-o", "name").split()
+    assert {f"clusterrole.rbac.authorization.k8s.io/koinon-{name}" for name in ("view", "admin")} <= set(kept)
     assert {f"customresourcedefinition.apiextensions.k8s.io/{kind}.koinon.dev" for kind in ("sites", "grants")} <= set(
         kept
     )

@@ -147,6 +147,10 @@ def test_roles_of_the_cluster_come_with_the_definitions_alone() -> None:
     roles = {o["metadata"]["name"]: o for o in release(SITE) if o["kind"] == "ClusterRole"}
     assert roles.keys() == {"koinon-view", "koinon-admin"}
     assert roles["koinon-view"]["rules"][0]["verbs"] == ["get", "list", "watch"]
+    for role in roles.values():  # other hospitals' people lean on them
+        assert role["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    passing = [o for o in release(SITE | {"crds": {"keep": False}}) if o["kind"] == "ClusterRole"]
+    assert ["annotations" in o["metadata"] for o in passing] == [False, False]
     assert not [o for o in release(SITE | {"crds": {"aggregateRoles": False}}) if o["kind"] == "ClusterRole"]
 
 
