@@ -146,6 +146,7 @@ BAD = [
     ("koinon-site", {"datasets": [{"name": "a", "claimName": "a", "path": "b/../../c"}]}, "datasets/0/path"),
     ("koinon-site", {"quota": {"pods": 0}}, "quota/pods"),
     ("koinon-site", {"egressProbes": ["udp:192.0.2.30:53"]}, "egressProbes"),
+    ("koinon-site", {"egressProbes": ["intranet.example.org:80"]}, "egressProbes"),
     ("koinon-site", {"worker": {"requestPercent": 0}}, "worker/requestPercent"),
     ("koinon-site", {"networkPolicy": {"dns": {"ports": []}}}, "networkPolicy/dns/ports"),
 ]
