@@ -2,6 +2,7 @@
 tokens.
 """
 
+import ipaddress
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -89,7 +90,6 @@ def _rest(world: World, home: str, hospital: Hospital, secret: bytes, manifests:
 
 def targets(world: World, home: str, hospital: Hospital) -> list[str]:
     """Hub, API server, metadata address, DNS, the agent as a neighbour, and what the Site adds."""
-    host, port = world.kube.address
     agent = urlsplit(world.settings.agent_url.format(namespace=home))
     agents = world.lookup.addresses(agent.hostname or "")
     servers = [address for address in name_servers() if not address.startswith("127.")]
@@ -97,12 +97,22 @@ def targets(world: World, home: str, hospital: Hospital) -> list[str]:
         *denial.hub_targets(
             hospital.hub_url, hospital.hub_cidrs, world.lookup.addresses(urlsplit(hospital.hub_url).hostname or "")
         ),
-        denial.target(host, port),
+        *_api_server(world),
         denial.METADATA,
         *denial.dns_targets(servers),
         *(denial.target(address, agent.port or 80) for address in agents),
         *hospital.probes,
     ]
+
+
+def _api_server(world: World) -> list[str]:
+    """Some clusters name it, and a Ray pod resolves no names."""
+    host, port = world.kube.address
+    try:
+        known: Iterable[str] = [str(ipaddress.ip_address(host))]
+    except ValueError:
+        known = world.lookup.addresses(host)
+    return [denial.target(address, port) for address in known]
 
 
 def _root_secret(world: World, home: str, site: Object) -> bytes:

@@ -208,6 +208,16 @@ def test_looks_at_what_does_not_go_become_seldom() -> None:
     assert removal.look_again(100.0, 90_000.0) == 10.0
 
 
+def test_an_api_server_with_a_name_is_tried_at_its_address(room: Room) -> None:
+    room.server.address = ("localhost", 6443)
+    room.grant()
+    room.world.lookup.refresh(lambda: room.queue.add((HOME, "")))
+    room.settle()
+    targets = room.server.get(CONFIG_MAP, WORK, DENIAL)["data"]["targets"].split()
+    assert {"127.0.0.1:6443", "[::1]:6443"} & set(targets)
+    assert not any(target.startswith("localhost") for target in targets)
+
+
 def test_tokens_are_no_text_of_any_call(room: Room) -> None:
     room.pod(room.grant())
     secret = next(
