@@ -53,11 +53,8 @@ def head_policy(work: str, project: str, *, home: str) -> Object:
 
 
 def is_foreign(policy: Object) -> bool:
-    """Whether a policy of the work namespace lets anything through and is no project's own.
-
-    A project's own are kept as they are wanted while it is granted; of one that is not they open nothing, if they
-    select its pods only.
-    """
+    """Whether a policy of the work namespace lets anything through, and not only for the pods of the project that it is
+    named for. Nobody has such pods once the project is not granted."""
     spec, meta = policy["spec"], policy["metadata"]
     if not (spec.get("ingress") or spec.get("egress")):
         return False

@@ -4,7 +4,7 @@ tokens.
 
 import ipaddress
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from koinon.domain.errors import Forbidden, Invalid, NotFound
 from koinon_operator.documents import Hospital
 from koinon_operator.kinds import CONFIG_MAP, NETWORK_POLICY, SECRET, Object, kind_of
 from koinon_operator.lookup import name_servers
-from koinon_operator.names import RAY_SECRET
+from koinon_operator.names import RAY_SECRET, cluster, head, short
 from koinon_operator.objects import accounts, bounds, denial, tokens, walls
 from koinon_operator.status import Condition, false, true
 from koinon_operator.world import World
@@ -35,7 +35,7 @@ class Foundation:
     stops: bool = False
 
 
-def lay(world: World, home: str, hospital: Hospital, site: Object, manifests: Iterable[str]) -> Foundation:
+def lay(world: World, home: str, hospital: Hospital, site: Object, manifests: Collection[str]) -> Foundation:
     """Keeps all of it; `manifests` are those that need a token. Raises what may work later."""
     work = world.work(home)
     if hospital.work != work:
@@ -47,7 +47,7 @@ def lay(world: World, home: str, hospital: Hospital, site: Object, manifests: It
         kept = world.keeper.keep(walls.deny_all(work), about=site)
         if not kept.there:
             return _stop("PolicyContested", "Someone keeps removing deny-all.", kept.wait)
-        opening = next(filter(walls.is_foreign, world.cache.select(NETWORK_POLICY, work)), None)
+        opening = _opening(world, work, manifests)
         if opening is not None:
             return _foreign(world, site, opening)
         secret = _root_secret(world, home, site)
@@ -69,6 +69,13 @@ def lay(world: World, home: str, hospital: Hospital, site: Object, manifests: It
 
 def _stop(reason: str, message: str, wait: float) -> Foundation:
     return Foundation(false(TYPE, reason, f"{message} Nothing runs until that ends."), wait=wait or 1.0, stops=True)
+
+
+def _opening(world: World, work: str, manifests: Iterable[str]) -> Object | None:
+    """A policy that lets traffic through and is nobody's. Those of projects that are granted are kept as wanted."""
+    kept = {name(short(manifest)) for manifest in manifests for name in (cluster, head)}
+    found = (policy for policy in world.cache.select(NETWORK_POLICY, work) if policy["metadata"]["name"] not in kept)
+    return next(filter(walls.is_foreign, found), None)
 
 
 def _foreign(world: World, site: Object, policy: Object) -> Foundation:

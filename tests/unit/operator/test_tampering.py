@@ -82,6 +82,22 @@ def test_a_project_s_policy_that_is_left_over_opens_nothing(room: Room) -> None:
     assert cluster("0123456789ab") not in room.names(NETWORK_POLICY)
 
 
+@pytest.mark.parametrize("name", [cluster, head])
+def test_a_project_s_own_wall_is_repaired_whatever_became_of_it(room: Room, name: Any) -> None:
+    project = short(room.grant().digest())
+    before = room.server.get(NETWORK_POLICY, WORK, name(project))
+
+    def open_it(found: Object) -> None:
+        found["spec"] |= {"podSelector": {}, "egress": [{}], "ingress": [{}], "policyTypes": ["Ingress", "Egress"]}
+        found["metadata"]["labels"] = {}
+
+    room.edit(NETWORK_POLICY, name(project), open_it)
+    room.settle()
+    after = room.server.get(NETWORK_POLICY, WORK, name(project))
+    assert (after["spec"], after["metadata"]["labels"]) == (before["spec"], before["metadata"]["labels"])
+    assert room.condition(SITE, "Isolated") == ("True", "DenyAll")
+
+
 def mount_other_data(found: Object) -> None:
     spec = found["spec"]["headGroupSpec"]["template"]["spec"]
     spec["volumes"].append({"name": "other", "persistentVolumeClaim": {"claimName": "genomes"}})
