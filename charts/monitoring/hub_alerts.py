@@ -72,6 +72,12 @@ ALERTS = (
         "Beyond 300 s the hub refuses its requests, and the site refuses rounds.",
     ),
     Alert(
+        "KoinonHubCertificateEnds", "warning",
+        f"min {_BY}) (koinon_certificate_expiry_timestamp_seconds) - time() < 14 * 86400", "1h",
+        "The hub's certificate ends in {{ $value | humanizeDuration }}.",
+        "After that no hospital and no researcher trusts the hub. A new pair in its Secret is taken up by itself.",
+    ),
+    Alert(
         "KoinonSiteCertificateEnds", "warning",
         f"min {_BY}, site) (koinon_site_certificate_expiry_timestamp_seconds) - time() < 14 * 86400", "1h",
         "The certificate of {{ $labels.site }} ends in {{ $value | humanizeDuration }}.",

@@ -1,6 +1,7 @@
 """The hub's own HTTPS under a private authority: researchers, sites, a renewed certificate, a proxy before it."""
 
 import contextlib
+import re
 import socket
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from cryptography import x509
 
 from koinon.agent import link
 from koinon.agent.hub import Hub
@@ -78,8 +80,6 @@ def options(secret: Mount) -> list[str]:
 
 def serial(port: int, authority: Authority) -> int:
     """Of the certificate that the hub shows to a new connection."""
-    from cryptography import x509
-
     trusting = ssl.create_default_context(cafile=authority.certificate)
     with (
         socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
@@ -89,6 +89,10 @@ def serial(port: int, authority: Authority) -> int:
         assert shown is not None
         assert secured.version() in ("TLSv1.2", "TLSv1.3")
         return x509.load_der_x509_certificate(shown).serial_number
+
+
+def ends(secret: Mount) -> float:
+    return x509.load_pem_x509_certificate((secret.folder / "tls.crt").read_bytes()).not_valid_after_utc.timestamp()
 
 
 def test_researchers_and_sites_reach_it_with_the_authority_alone(
@@ -151,6 +155,9 @@ def test_a_renewed_certificate_is_taken_up_and_half_of_one_is_not(
             base_url=hub.address, verify=ssl.create_default_context(cafile=authority.certificate)
         ) as kept:
             kept.get("/healthz").raise_for_status()
+            told = re.search(r"^koinon_certificate_expiry_timestamp_seconds (.+)$", kept.get("/metrics").text, re.M)
+            assert told is not None
+            assert float(told[1]) == ends(secret)
             secret.write({"tls.crt": fresh["tls.crt"], "tls.key": old["tls.key"]})
             wait_for(lambda: "not taken up" in hub.log(), 2 * tls.EVERY, "the error in the log")
             assert serial(hub.port, authority) == before

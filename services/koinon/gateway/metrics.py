@@ -4,7 +4,7 @@ Labels are closed sets (routes, states, parts), or bounded here: nobody from out
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -84,6 +84,11 @@ class Metrics:
             self.troubles.labels("refusal", code)
         for kind_of in ("refusal", "error"):
             self.troubles.labels(kind_of, "other")
+
+    def certificate(self, ends: Callable[[], float]) -> None:
+        """The hub has a certificate of its own, which ends then; asked at every scrape."""
+        name, text = "koinon_certificate_expiry_timestamp_seconds", "When the hub's own certificate ends."
+        Gauge(name, text, registry=self.registry).set_function(ends)
 
     def round_ended(self, kind: str, state: str, seconds: Mapping[str, float], size: int) -> None:
         """A round committed or became void; `seconds` by part, `size` bytes uploaded."""

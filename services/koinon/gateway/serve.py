@@ -106,6 +106,7 @@ class _Server(uvicorn.Server):
         if self._secured is not None:
             pair, live = self._secured
             self._renewing = asyncio.create_task(tls.renew(live, pair))
+            self._hub.metrics.certificate(pair.ends)
         host, port = sockets[0].getsockname()[:2]
         scheme = "http" if self._secured is None else "https"
         url = self._url or (f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")

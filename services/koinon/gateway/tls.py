@@ -5,9 +5,12 @@ Kubernetes swaps the files of a mounted Secret; a new pair is tried apart first,
 
 import asyncio
 import logging
+import math
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography import x509
 
 from koinon.domain.errors import Invalid, KoinonError, NotFound
 
@@ -35,6 +38,13 @@ class Files:
                 where=f"{self.certificate}, {self.key}",
                 todo="They must be PEM, without a password, and belong to each other.",
             ) from None
+
+    def ends(self) -> float:
+        """When the certificate ends, in seconds since 1970; NaN if it cannot be read now."""
+        try:
+            return x509.load_pem_x509_certificate(self.certificate.read_bytes()).not_valid_after_utc.timestamp()
+        except (OSError, ValueError):
+            return math.nan
 
     def stamp(self) -> tuple[bytes, bytes] | None:
         """Changes with what they hold."""

@@ -142,6 +142,11 @@ HUB = {
         "The clock of lyon is 1m 30s off the hub's.",
         {f'koinon_site_clock_offset_seconds{{{_HUB}, site="lyon"}}': flat(-59)},
     ),
+    "KoinonHubCertificateEnds": Case(
+        {f"koinon_certificate_expiry_timestamp_seconds{{{_HUB}}}": flat(AT * 60 + 86_400)},
+        _H, "The hub's certificate ends in 1d 0h 0m 0s.",
+        {f"koinon_certificate_expiry_timestamp_seconds{{{_HUB}}}": flat(AT * 60 + 15 * 86_400)},
+    ),
     "KoinonSiteCertificateEnds": Case(
         {f'koinon_site_certificate_expiry_timestamp_seconds{{{_HUB}, site="lyon"}}': flat(AT * 60 + 86_400)},
         {**_H, "site": "lyon"}, "The certificate of lyon ends in 1d 0h 0m 0s.",
