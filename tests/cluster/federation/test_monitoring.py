@@ -6,6 +6,7 @@ What is scraped, and how, comes from the charts' own ServiceMonitors, PodMonitor
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -74,8 +75,12 @@ def offer(federation: League, namespace: str) -> None:
     on += ["--set", f"monitoring.serviceMonitor.interval={prometheus.SCRAPE_SECONDS}s", "--wait", "--timeout=5m"]
     kubectl.helm("upgrade", "hub", str(CHARTS / "koinon-hub"), "-n", federation.hub_namespace, *on, seconds=320)
     on += ["--set", f"monitoring.namespace={namespace}"]
-    for site in SITES:
+
+    def upgrade(site: str) -> None:
         kubectl.helm("upgrade", "site", str(CHARTS / "koinon-site"), "-n", federation.home(site), *on, seconds=320)
+
+    with ThreadPoolExecutor(len(SITES)) as threads:
+        list(threads.map(upgrade, SITES))
 
 
 def granted_once(federation: League) -> Project:
