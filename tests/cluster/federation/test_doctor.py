@@ -49,10 +49,6 @@ def there(federation: League, *words: str, stdin: str | None = None) -> str:
     return kubectl.run("-n", federation.work(SITE), *words, stdin=stdin, seconds=120)
 
 
-def head(project: Project) -> str:
-    return f"koinon.dev/project={project.hash[:12]},koinon.dev/node=head"
-
-
 @contextmanager
 def paused(federation: League) -> Iterator[None]:
     """Without the operator, which would undo it."""
@@ -147,12 +143,11 @@ def more_than_the_hospital_gives(federation: League, project: Project) -> Iterat
     here(federation, "delete", "grants.koinon.dev", f"large-{large.hash[:8]}", "--timeout=90s")
 
 
-@fault("grant heart-.*Reachable: .* reached .*:53/udp")
+@fault("grant heart-.*ForeignPolicy: .* convenient .* lets traffic through")
 def policy_that_opens_names(federation: League, project: Project) -> Iterator[None]:
     rule = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}]}
     metadata = {"name": "convenient", "namespace": federation.work(SITE)}
     kubectl.apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": rule})
-    there(federation, "delete", "pod", "-l", head(project), "--grace-period=1")
     yield
     there(federation, "delete", "networkpolicy", "convenient", "--ignore-not-found")
 
