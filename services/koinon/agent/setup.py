@@ -218,9 +218,12 @@ def make_grant(
 def revoke(folder: Path, manifest: str, *, now: float) -> Revocation:
     """Ends every grant of `manifest` (its hash) made until now; the agent kills its trainer when it sees this."""
     paths, settings = Folder(folder), config.read(folder)
-    if not (paths.grants / f"{manifest}.json").exists():
+    granted = paths.grants / f"{manifest}.json"
+    if not granted.exists():
         raise NotFound(f"{settings.name} has not granted {manifest[:12]}….", where="revoke", todo="koinon project list")
-    signed = consents.revocation(manifest, _root_key(paths), settings.name, now=now)
+    # A clock that is behind the one that granted would sign a revocation of earlier grants only.
+    since = Grant.parse(granted.read_bytes(), where=granted.name).not_before
+    signed = consents.revocation(manifest, _root_key(paths), settings.name, now=max(now, since))
     write_durable(paths.revocations / f"{manifest}.json", signed.encode())
     return signed
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from koinon.agent import projects, retention
+from koinon.agent import projects, retention, setup
 from koinon.agent import round as rounds
 from koinon.agent.loop import Agent
 from koinon.agent.policy import Refusal
@@ -181,3 +181,11 @@ def test_first_weights_are_sealed_for_the_hub_only_against_a_quorum_of_ballots(s
     with pytest.raises(Unavailable):  # it would go to the hub now
         build(ballot(SITE), ballot("nice"), ballot("lille"))
     assert target.with_name("init.sealed").exists()
+
+
+def test_a_clock_that_is_behind_revokes_what_was_granted(site: Site) -> None:
+    given = grant(MANIFEST)
+    keyfiles.write_signing_key(site.folder.root_key, manifests.ROOTS[SITE])
+    (site.folder.path / "site.yaml").write_text(f"name: {SITE}\nhub: {sites.NOBODY}\n")
+    signed = setup.revoke(site.folder.path, NAME, now=given.not_before - 60)
+    assert signed.time >= given.not_before
