@@ -23,7 +23,7 @@ from tests.services.authority import Authority
 from tests.services.hospitals import LATER, Hospital
 from tests.services.hubs import wait_for
 from tests.services.mounts import Mount
-from tests.services.test_gateway_tls import Served, pair
+from tests.services.served import Served, pair
 from tests.services.trainers import CONTRACT, HEART
 from tests.unit.domain import manifests
 

@@ -23,49 +23,16 @@ from koinon.domain import errors, httpsig, wire
 from koinon.gateway import tls
 from tests.services.authority import Authority
 from tests.services.hospitals import Hospital
-from tests.services.hubs import HubProcess, wait_for
+from tests.services.hubs import wait_for
 from tests.services.mounts import Mount
+from tests.services.served import pair, serving
 
 STATUS = wire.SiteStatus(version="1", doing="idle", disk_free=1, clock=0.0)
-
-
-class Served(HubProcess):
-    """`koinon hub serve` with options of its own."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        super().__init__(folder)
-        self._options = options
-
-    def launch(self) -> "subprocess.Popen[str]":
-        command = [*commands.KOINON, "hub", "serve", "--dir", str(self.folder), "--port", str(self.port)]
-        with (self.folder.parent / "hub.log").open("a") as log:
-            return subprocess.Popen([*command, *self._options], stdout=subprocess.PIPE, stderr=log, text=True)
-
-    @property
-    def address(self) -> str:
-        return (self.folder / "address").read_text().strip()
-
-
-@contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Served]:
-    hub = Served(folder, *options)
-    hub.start()
-    try:
-        yield hub
-    finally:
-        if hub.running:
-            assert hub.stop() == 0
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "authority")
-
-
-def pair(authority: Authority, folder: Path) -> dict[str, bytes]:
-    certificate, key = folder / "new.crt", folder / "new.key"
-    authority.issue(certificate, key)
-    return {"tls.crt": certificate.read_bytes(), "tls.key": key.read_bytes()}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ GRACE_SECONDS = 1
 _STOPPED = (RAY_CLUSTER, POD, SERVICE)
 _FIRST_LOOK, _LAST_LOOK = 0.5, 10.0
 _PATIENCE = 0.1
+"""Seconds until the next look, for each second that something has been left."""
 
 
 @dataclass(frozen=True)

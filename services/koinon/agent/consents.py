@@ -50,6 +50,6 @@ def grant(
     ).signed(root)
 
 
-def revocation(manifest: str, root: SigningKey, site: str, *, now: float) -> Revocation:
-    """Ends every grant of `manifest` (its hash) made until now."""
-    return Revocation(manifest=manifest, site=site, time=int(now)).signed(root)
+def revocation(given: Grant, root: SigningKey, *, now: float) -> Revocation:
+    """Ends every grant of the project made until now, and `given` even if the clock is behind the one that granted."""
+    return Revocation(manifest=given.manifest, site=given.site, time=max(int(now), given.not_before)).signed(root)

@@ -221,9 +221,7 @@ def revoke(folder: Path, manifest: str, *, now: float) -> Revocation:
     granted = paths.grants / f"{manifest}.json"
     if not granted.exists():
         raise NotFound(f"{settings.name} has not granted {manifest[:12]}….", where="revoke", todo="koinon project list")
-    # A clock that is behind the one that granted would sign a revocation of earlier grants only.
-    since = Grant.parse(granted.read_bytes(), where=granted.name).not_before
-    signed = consents.revocation(manifest, _root_key(paths), settings.name, now=max(now, since))
+    signed = consents.revocation(Grant.parse(granted.read_bytes(), where=granted.name), _root_key(paths), now=now)
     write_durable(paths.revocations / f"{manifest}.json", signed.encode())
     return signed
 

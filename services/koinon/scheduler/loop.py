@@ -54,8 +54,7 @@ class Scheduler:
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         """`folder` holds spool and sums; `lost` is called once another hub has taken over the database."""
-        self._store, self._board, self._clock = store, board, clock
-        self._pace, self._certificate_of = pace or Pace(), certificate_of
+        self._store, self._board, self._clock, self._certificate_of = store, board, clock, certificate_of
         self.spool = Spool(folder / "uploads")
         self._intake = Intake(store, self.spool, folder / "weights", observer.site_troubled)
         committer = Committer(store, artifacts, keys, folder / "sealing")
@@ -71,7 +70,7 @@ class Scheduler:
             clock=clock,
             last_seen=self._seen,
             lost=lost,
-            pace=self._pace,
+            pace=pace or Pace(),
             booted=clock(),
         )
         self._keepers: dict[str, Keeper] = {}
@@ -182,12 +181,12 @@ class Scheduler:
 
     def is_live(self, site: str) -> bool:
         """Did it poll lately?"""
-        return self._clock() - self._seen(site) < self._pace.live
+        return self._clock() - self._seen(site) < self._tools.pace.live
 
     def _seen(self, site: str) -> float:
         """When it polled last; one that is away now wakes its runs when it is back."""
         when = self._board.last_seen(site)
-        if self._clock() - when >= self._pace.live:
+        if self._clock() - when >= self._tools.pace.live:
             self._live.discard(site)
         return when
 

@@ -55,7 +55,7 @@ def test_names_of_hospitals_are_not_respelled(manifest: Manifest) -> None:
 def test_revocation(manifest: Manifest, grant: Grant) -> None:
     spec = objects.grant_object(grant, manifest, "lyon")["spec"]
     assert objects.revocation_of(spec) is None
-    signed = consents.revocation(grant.manifest, ROOT, "lyon", now=NOW + 5)
+    signed = consents.revocation(grant, ROOT, now=NOW + 5)
     patch = json.loads(objects.revocation_patch(signed))
     assert objects.revocation_of({**spec, **patch["spec"]}) == signed
 

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
+from typing import cast
 
 from koinon.domain.errors import Conflict, NotFound
 from koinon.domain.manifest import Manifest
@@ -12,6 +13,7 @@ from koinon_operator.cache import Cache
 from koinon_operator.events import Recorder
 from koinon_operator.keeper import Keeper
 from koinon_operator.kinds import CLAIM, RAY_CLUSTER, SERVICE, Kind, Object, kind_of
+from koinon_operator.kube import Kube
 from koinon_operator.lookup import Lookup
 from koinon_operator.names import cluster, short
 from koinon_operator.queue import Queue
@@ -104,12 +106,13 @@ class Room:
         self.now: float = samples.NOW + 10
         self.server, cache = Server(), Cache()
         settings = Settings({HOME: WORK})
-        recorder = Recorder(self.server, clock=lambda: self.now)  # type: ignore[arg-type]
-        keeper = Keeper(self.server, cache, recorder, clock=lambda: self.now)  # type: ignore[arg-type]
+        kube = cast(Kube, self.server)
+        recorder = Recorder(kube, clock=lambda: self.now)
+        keeper = Keeper(kube, cache, recorder, clock=lambda: self.now)
         self.queue: Queue[Key] = Queue(lane=lambda key: key[0], clock=lambda: self.now)
         self.world = World(
             settings=settings,
-            kube=self.server,  # type: ignore[arg-type]
+            kube=kube,
             cache=cache,
             keeper=keeper,
             recorder=recorder,

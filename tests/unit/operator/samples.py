@@ -63,7 +63,7 @@ def grant(given: Manifest | None = None, *, root: SigningKey = ROOT, now: float 
 
 
 def revocation(given: Grant, *, root: SigningKey = ROOT, now: float = NOW) -> Revocation:
-    return consents.revocation(given.manifest, root, given.site, now=now)
+    return consents.revocation(given, root, now=now)
 
 
 def grant_resource(

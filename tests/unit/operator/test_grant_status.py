@@ -9,6 +9,7 @@ from koinon_operator.reconcile.removal import Left
 from tests.unit.operator import samples
 
 NOW = samples.NOW + 100.0
+EARLIER = samples.revocation(samples.grant(now=samples.NOW - 60), now=samples.NOW - 60)  # of a grant before this one
 
 
 def revoked(ended: Revocation | None, resource: Object | None = None) -> tuple[str, str, str]:
@@ -24,7 +25,7 @@ def revoked(ended: Revocation | None, resource: Object | None = None) -> tuple[s
 
 
 def test_a_revocation_that_a_clock_behind_signed_is_told_with_what_to_do() -> None:
-    truth, reason, message = revoked(samples.revocation(samples.grant(), now=samples.NOW - 60))
+    truth, reason, message = revoked(EARLIER)
     assert (truth, reason) == ("False", "RevocationOlder")
     assert status.time_text(samples.NOW - 60) in message
     assert "kubectl koinon revoke" in message
@@ -36,6 +37,6 @@ def test_a_revocation_of_this_grant_ends_it_and_without_one_nothing_is_told() ->
 
 
 def test_of_a_grant_that_does_not_hold_it_is_not_said_that_it_does() -> None:
-    resource = samples.grant_resource(ended=samples.revocation(samples.grant(), now=samples.NOW - 60))
+    resource = samples.grant_resource(ended=EARLIER)
     resource["spec"]["signature"] = "0" * 128
     assert revoked(None, resource)[:2] == ("False", "NotRevoked")

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from koinon_operator.events import Recorder
 from koinon_operator.fights import CALM_SECONDS, FIRST_SECONDS, FREE, LONGEST_SECONDS, Fights
 from koinon_operator.keeper import Keeper, Outcome
 from koinon_operator.kinds import CONFIG_MAP, NETWORK_POLICY, SERVICE, Kind, Object
+from koinon_operator.kube import Kube
 from koinon_operator.objects import accounts, denial, walls
 from tests.unit.operator import samples
 
@@ -80,8 +81,8 @@ class Room:
         self.now = 1_000.0
         self.server = Server()
         self.cache = Cache()
-        recorder = Recorder(self.server, clock=lambda: self.now)  # type: ignore[arg-type]
-        self.keeper = Keeper(self.server, self.cache, recorder, clock=lambda: self.now)  # type: ignore[arg-type]
+        recorder = Recorder(cast(Kube, self.server), clock=lambda: self.now)
+        self.keeper = Keeper(cast(Kube, self.server), self.cache, recorder, clock=lambda: self.now)
         self.site = samples.seen(samples.site())
 
     def keep(self, wanted: Object) -> Outcome:
@@ -229,7 +230,7 @@ def test_fights_pause_ever_longer_up_to_a_bound_and_are_forgotten_in_calm_times(
 
 
 def test_the_same_event_is_not_told_twice_in_a_row(room: Room) -> None:
-    recorder = Recorder(room.server, clock=lambda: room.now)  # type: ignore[arg-type]
+    recorder = Recorder(cast(Kube, room.server), clock=lambda: room.now)
     for _ in range(3):
         recorder.warn(room.site, "Contested", "same")
     recorder.warn(room.site, "Contested", "other")
@@ -259,8 +260,8 @@ def test_what_somebody_adds_to_every_wall_is_contested(room: Room) -> None:
 def test_setting_the_clock_back_neither_stops_repairs_nor_silences_what_is_told(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = Recorder(room.server)  # type: ignore[arg-type]
-    keeper = Keeper(room.server, room.cache, recorder)  # type: ignore[arg-type]
+    recorder = Recorder(cast(Kube, room.server))
+    keeper = Keeper(cast(Kube, room.server), room.cache, recorder)
     assert keeper._clock is recorder._clock is time.monotonic
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     recorder.warn(room.site, "Contested", "…")

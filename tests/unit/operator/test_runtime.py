@@ -38,32 +38,22 @@ def test_a_hospital_whose_targets_are_not_known_does_not_keep_the_others_from_st
     assert asked == ["lyon", "nice"]
 
 
-def test_agents_are_asked_again_after_whatever_went_wrong(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-    times: list[int] = []
-
-    def ask_all(_changed: Any) -> None:
-        times.append(1)
-        if len(times) > 1:
-            operator.stop()
-        raise OverflowError
-
-    monkeypatch.setattr(operator.world.agents, "ask_all", ask_all)
-    operator._ask_loop()
-    assert len(times) == 2
-
-
-def test_names_are_looked_up_again_after_whatever_went_wrong(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("part", "call", "loop", "error"),
+    [("agents", "ask_all", "_ask_loop", OverflowError), ("lookup", "refresh", "_lookup_loop", UnicodeError)],
+)
+def test_what_goes_round_in_the_background_goes_on_after_whatever_went_wrong(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, part: str, call: str, loop: str, error: type[Exception]
 ) -> None:
     times: list[int] = []
 
-    def refresh(_changed: Any) -> None:
+    def fail(_changed: Any) -> None:
         times.append(1)
         if len(times) > 1:
             operator.stop()
-        raise UnicodeError
+        raise error
 
-    monkeypatch.setattr(operator.world.lookup, "refresh", refresh)
+    monkeypatch.setattr(getattr(operator.world, part), call, fail)
     operator.world.lookup.wanted.set()
-    operator._lookup_loop()
+    getattr(operator, loop)()
     assert len(times) == 2

@@ -1,6 +1,7 @@
 """What somebody with rights in the work namespace may try: nothing of it lets a pod out, or outlives a grant."""
 
 import base64
+import logging
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from koinon_operator.kinds import (
     NETWORK_POLICY,
     POD,
     RAY_CLUSTER,
+    SECRET,
     SERVICE,
     SITE,
     Object,
 )
-from koinon_operator.names import CONSENTS, DENIAL, DENY_ALL, PROJECT, cluster, head, short
+from koinon_operator.names import CONSENTS, DENIAL, DENY_ALL, PROJECT, RAY_SECRET, cluster, head, short
+from koinon_operator.objects import tokens
 from koinon_operator.reconcile import removal
 from tests.unit.operator import samples
 from tests.unit.operator.rooms import HOME, WORK, Room
@@ -234,10 +237,16 @@ def test_an_api_server_with_a_name_is_tried_at_its_address(room: Room) -> None:
     assert not any(target.startswith("localhost") for target in targets)
 
 
-def test_tokens_are_no_text_of_any_call(room: Room) -> None:
-    room.pod(room.grant())
-    secret = next(
-        obj for (_, namespace, name), obj in room.server.objects.items() if (namespace, name) == (HOME, "koinon-ray")
-    )
-    told = str(room.server.events) + str(room.server.calls)
-    assert base64.b64decode(secret["data"]["secret"]).hex() not in told
+def test_no_token_is_told(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    """Also when somebody edits the Secrets, of which the difference is told."""
+    caplog.set_level(logging.DEBUG)
+    manifest = room.grant()
+    room.pod(manifest)
+    known = room.server.get(SECRET, HOME, RAY_SECRET)["data"]["secret"]
+    token = tokens.token(base64.b64decode(known), manifest.digest())
+    for namespace in (HOME, WORK):
+        room.edit(SECRET, RAY_SECRET, lambda found: found["data"].update(more=known), namespace=namespace)
+        room.settle()
+    told = caplog.text + str(room.server.events) + str([obj.get("status") for obj in room.server.objects.values()])
+    assert "DriftRepaired" in told
+    assert not [secret for secret in (known, token, base64.b64encode(token.encode()).decode()) if secret in told]

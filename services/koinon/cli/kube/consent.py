@@ -108,10 +108,9 @@ def revoke(
     if not yes:
         typer.confirm(f"Revoke {name}?", abort=True, err=True)
     began = time.monotonic()
-    ended, since = objects.revocation_of(spec), objects.grant_of(spec).not_before
-    if ended is None or ended.time < since:  # it was granted again since
-        # A clock that is behind the one that granted would sign a revocation of earlier grants only.
-        signed = consents.revocation(spec["manifest"], root, found.site, now=max(time.time(), since))
+    ended, granted = objects.revocation_of(spec), objects.grant_of(spec)
+    if ended is None or ended.time < granted.not_before:  # it was granted again since
+        signed = consents.revocation(granted, root, now=time.time())
         found.kubectl.run("patch", "grants.koinon.dev", name, "--type=merge", "-p", objects.revocation_patch(signed))
     gone = _wait_until_gone(found, name, began, wait)
     if json:
